@@ -1,0 +1,102 @@
+//! What a format must be able to do: all pure, bytes to types to bytes.
+//!
+//! An index document of any ecosystem (a packument, a compact index, a metadata
+//! file) is a [`Document`]. The engine in `registry` gathers its sources, merges,
+//! filters, renders and remembers it; the format supplies the functions and knows
+//! nothing of sockets, stores or clocks.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::name::PackageName;
+use crate::package::{Package, Version};
+
+/// The address prefix under which a client reaches an ecosystem, without a trailing slash:
+/// `https://packages.example/npm`. Addresses inside documents are built from it,
+/// so that a lock file holds the origin its client is configured with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BaseUrl(std::sync::Arc<str>);
+
+impl BaseUrl {
+    /// A base address; a trailing slash is dropped.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.trim_end_matches('/').into())
+    }
+
+    /// The address, without a trailing slash.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What to ask an upstream for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Path and query below the upstream's base address, without a leading slash, already escaped.
+    pub path: String,
+    /// The `Accept` header to send.
+    pub accept: &'static str,
+}
+
+/// What an index document promises about one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// The version the file belongs to.
+    pub version: String,
+    /// Where the upstream keeps it, absolute.
+    pub url: String,
+    /// Digests the index gives; all of them must hold.
+    pub digests: Vec<Digest>,
+}
+
+/// What a policy may judge about one version.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The version's number.
+    pub version: &'a str,
+    /// When it was published, in the document's own text, if it says so.
+    pub published: Option<&'a str>,
+}
+
+/// An index document of one package.
+pub trait Document: Sized + Send + Sync + 'static {
+    /// The representations it can be rendered in: full or abbreviated, HTML or JSON.
+    type Form: Copy + Eq + Hash + Debug + Send + Sync + 'static;
+
+    /// What to ask an upstream for. One request serves all forms.
+    fn ask(name: &PackageName) -> Ask;
+
+    /// Reads an upstream's document.
+    ///
+    /// # Errors
+    /// When the bytes are not such a document, or not this package's.
+    fn parse(name: &PackageName, bytes: Bytes) -> Result<Self>;
+
+    /// Builds the document of a hosted package from its records. Deleted versions are not in `versions`.
+    ///
+    /// # Errors
+    /// When a stored record cannot be read.
+    fn hosted(package: &Package, versions: &[Version]) -> Result<Self>;
+
+    /// Lays this document over a lower one; on equal versions this one wins.
+    #[must_use]
+    fn over(self, lower: Self) -> Self;
+
+    /// Drops the versions the rule refuses.
+    fn keep(&mut self, rule: &dyn Fn(&Facts<'_>) -> bool);
+
+    /// Whether no version is left.
+    fn is_empty(&self) -> bool;
+
+    /// What the document promises about a file, by the name it has in our download path.
+    fn promise(&self, file: &str) -> Option<Promise>;
+
+    /// The document as bytes, with addresses below `at`.
+    fn render(&self, at: &BaseUrl, form: Self::Form) -> Bytes;
+}

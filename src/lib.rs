@@ -1,0 +1,60 @@
+//! packhouse: hosts packages and is a pull-through cache of upstream registries, on the same URLs.
+//!
+//! # Bird's eye
+//!
+//! A request comes in through `server`, which finds the ecosystem by host or path
+//! (`server::router`) and who is asking (`identity`). The ecosystem turns the path
+//! into a typed request and asks the `registry` for one of three things: an index
+//! document, a file, or a publish. The registry asks `access` for a grant, looks
+//! the package up in the `catalog`, and takes bytes from `blob` or, for names that
+//! nobody hosts, from `upstream`. What was written is a batch in the `store`.
+//!
+//! # Floors
+//!
+//! The paragraphs of `mod` lines below are floors, lowest first. A module imports
+//! only from its own paragraph's modules' submodules and from paragraphs above it
+//! in this file. `tests/house.rs` checks that, and the other rules a machine can check:
+//!
+//! 1. Imports point down.
+//! 2. Formats do no IO: in an ecosystem's folder only `mod.rs`, `publish.rs`, `upload.rs` and `token.rs` may be async.
+//! 3. One line in `ecosystem::ALL` registers an ecosystem, and nothing outside `ecosystem` names one.
+//! 4. Past the package head everything is reached with an `access::Grant`, which only `access` makes.
+//! 5. A change of truth is a `store::Batch`, built by plain functions, committed at once.
+//! 6. Truth (`state.redb`, hosted blobs) and cache (`cache.redb`, cached blobs) never share a file.
+//! 7. Everything has a limit, named in a `Config` with its unit.
+
+pub mod error;
+
+pub mod clock;
+pub mod digest;
+pub mod name;
+
+pub mod http;
+pub mod observe;
+pub mod package;
+
+pub mod blob;
+pub mod format;
+pub mod store;
+
+pub mod identity;
+
+pub mod access;
+
+pub mod catalog;
+pub mod upstream;
+
+pub mod registry;
+
+pub mod ecosystem;
+
+pub mod api;
+
+pub mod jobs;
+pub mod server;
+
+pub mod config;
+
+pub mod app;
+
+pub mod cli;
