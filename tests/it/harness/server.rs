@@ -17,8 +17,8 @@ use super::{Caller, Upstream, free_port};
 #[derive(Default)]
 pub(crate) struct Setup {
     upstreams: Vec<String>,
-    top: String,
     tables: String,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Setup {
@@ -33,17 +33,16 @@ impl Setup {
         self
     }
 
-    /// More lines of the config before its first table, such as `hosts = …`.
-    pub(crate) fn top(mut self, lines: &str) -> Self {
-        self.top.push_str(lines);
-        self.top.push('\n');
-        self
-    }
-
     /// More tables of the config, as TOML.
     pub(crate) fn tables(mut self, tables: &str) -> Self {
         self.tables.push_str(tables);
         self.tables.push('\n');
+        self
+    }
+
+    /// A variable of the server's environment.
+    pub(crate) fn environment(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -54,9 +53,8 @@ impl Setup {
 
     fn config(&self, port: u16, data: &Path) -> String {
         let mut text = format!(
-            "listen = [\"127.0.0.1:{port}\"]\npublic_url = \"http://127.0.0.1:{port}\"\ndata_dir = {:?}\n{}\n",
-            data.display().to_string(),
-            self.top
+            "listen = [\"127.0.0.1:{port}\"]\npublic_url = \"http://127.0.0.1:{port}\"\ndata_dir = {:?}\n",
+            data.display().to_string()
         );
         if !self.tables.contains("[upstream]") {
             text.push_str("[upstream]\nallow_private = [\"127.0.0.1/32\"]\n");
@@ -88,6 +86,7 @@ pub(crate) struct Server {
     child: Option<Child>,
     log: Arc<Mutex<String>>,
     secrets: Mutex<Vec<String>>,
+    environment: Vec<(&'static str, String)>,
     finished: bool,
 }
 
@@ -97,7 +96,15 @@ impl Server {
         let port = free_port();
         let config = setup.config(port, &folder.path().join("data"));
         std::fs::write(folder.path().join("config.toml"), config).expect("a config");
-        let mut server = Self { folder, port, child: None, log: Arc::default(), secrets: Mutex::default(), finished: false };
+        let mut server = Self {
+            folder,
+            port,
+            child: None,
+            log: Arc::default(),
+            secrets: Mutex::default(),
+            environment: setup.environment.clone(),
+            finished: false,
+        };
         server.start_again().await;
         server
     }
@@ -120,6 +127,7 @@ impl Server {
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
             command.env_remove(name);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -225,7 +233,9 @@ impl Server {
     /// Makes a token with these scopes for a user.
     pub(crate) async fn token(&self, login: &str, scopes: &[&str]) -> Token {
         let mut arguments = vec!["token", "add", login, "--json"];
-        scopes.iter().for_each(|scope| arguments.extend(["--scope", scope]));
+        for scope in scopes {
+            arguments.extend(["--scope", scope]);
+        }
         self.read_token(&self.cli(&arguments).await)
     }
 
@@ -263,10 +273,9 @@ impl Server {
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         let mut child = self.child.take().expect("it runs");
-        match tokio::time::timeout(Duration::from_secs(30), child.wait()).await {
-            Ok(status) => status.expect("a status"),
-            Err(_) => panic!("the server did not stop within 30 s of SIGTERM:\n{}", self.log()),
-        }
+        let ended = tokio::time::timeout(Duration::from_secs(30), child.wait()).await;
+        assert!(ended.is_ok(), "the server did not stop within 30 s of SIGTERM:\n{}", self.log());
+        ended.expect("in time").expect("a status")
     }
 
     /// Asks the server to read its config again.
