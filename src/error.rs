@@ -141,6 +141,25 @@ impl Error {
         self
     }
 
+    /// The same error once more, for another caller that waited for the same work.
+    /// The causes are kept as text.
+    #[must_use]
+    pub fn repeat(&self) -> Self {
+        let mut causes = String::new();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            if !causes.is_empty() {
+                causes.push_str(": ");
+            }
+            causes.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        let Inner { kind, subject, message, retry_after, .. } = &*self.0;
+        let copy = Inner { kind: *kind, subject: *subject, message: message.clone(), retry_after: *retry_after, source: None };
+        let copy = Self(Box::new(copy));
+        if causes.is_empty() { copy } else { copy.because(causes) }
+    }
+
     /// The condition.
     #[must_use]
     pub fn kind(&self) -> Kind {
