@@ -1,0 +1,327 @@
+//! The real program, started as its users start it: a process with a config file.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+
+use super::{Caller, Upstream, free_port};
+
+/// What a server is started with.
+#[derive(Default)]
+pub(crate) struct Setup {
+    upstreams: Vec<String>,
+    top: String,
+    tables: String,
+}
+
+impl Setup {
+    /// One upstream at this address. Without any the server only hosts.
+    pub(crate) fn upstream(self, upstream: &Upstream) -> Self {
+        self.upstream_with("fake", &upstream.url(), "")
+    }
+
+    /// An upstream with more keys of its table, as TOML lines.
+    pub(crate) fn upstream_with(mut self, name: &str, url: &str, more: &str) -> Self {
+        self.upstreams.push(format!("[[ecosystem.npm.upstream]]\nname = {name:?}\nurl = {url:?}\n{more}\n"));
+        self
+    }
+
+    /// More lines of the config before its first table, such as `hosts = …`.
+    pub(crate) fn top(mut self, lines: &str) -> Self {
+        self.top.push_str(lines);
+        self.top.push('\n');
+        self
+    }
+
+    /// More tables of the config, as TOML.
+    pub(crate) fn tables(mut self, tables: &str) -> Self {
+        self.tables.push_str(tables);
+        self.tables.push('\n');
+        self
+    }
+
+    /// Starts the server and waits until it says that it is ready.
+    pub(crate) async fn start(self) -> Server {
+        Server::start(&self).await
+    }
+
+    fn config(&self, port: u16, data: &Path) -> String {
+        let mut text = format!(
+            "listen = [\"127.0.0.1:{port}\"]\npublic_url = \"http://127.0.0.1:{port}\"\ndata_dir = {:?}\n{}\n",
+            data.display().to_string(),
+            self.top
+        );
+        if !self.tables.contains("[upstream]") {
+            text.push_str("[upstream]\nallow_private = [\"127.0.0.1/32\"]\n");
+        }
+        if self.upstreams.is_empty() {
+            text.push_str("[ecosystem.npm]\nupstream = []\n");
+        }
+        self.upstreams.iter().for_each(|upstream| text.push_str(upstream));
+        text + &self.tables
+    }
+}
+
+/// A token as the command line hands it out.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    /// What revokes it.
+    pub(crate) id: String,
+    /// The secret.
+    pub(crate) text: String,
+}
+
+/// A running server with a data folder of its own.
+///
+/// Every test ends with [`Server::finish`], which stops the server as an operator
+/// does and looks at what it leaves behind.
+pub(crate) struct Server {
+    folder: TempDir,
+    port: u16,
+    child: Option<Child>,
+    log: Arc<Mutex<String>>,
+    secrets: Mutex<Vec<String>>,
+    finished: bool,
+}
+
+impl Server {
+    async fn start(setup: &Setup) -> Self {
+        let folder = TempDir::with_prefix("packhouse-it-").expect("a folder");
+        let port = free_port();
+        let config = setup.config(port, &folder.path().join("data"));
+        std::fs::write(folder.path().join("config.toml"), config).expect("a config");
+        let mut server = Self { folder, port, child: None, log: Arc::default(), secrets: Mutex::default(), finished: false };
+        server.start_again().await;
+        server
+    }
+
+    /// Starts the program on the same config and data, after [`Server::kill`] or [`Server::stop`].
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let mut child =
+            self.command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("the program starts");
+        self.collect(child.stdout.take().expect("piped"));
+        self.collect(child.stderr.take().expect("piped"));
+        self.child = Some(child);
+        self.ready().await;
+    }
+
+    /// The program, with its config, in its folder.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_packhouse"));
+        command.args(arguments).arg("--config").arg(self.config_path()).current_dir(self.folder.path());
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    fn collect(&self, stream: impl AsyncRead + Send + Unpin + 'static) {
+        let log = Arc::clone(&self.log);
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(stream).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+    }
+
+    async fn ready(&mut self) {
+        let caller = self.caller();
+        let end = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(answer) = caller.get("/-/ready").try_send().await
+                && answer.status == 200
+            {
+                return;
+            }
+            let gone = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            assert!(gone.is_none(), "the server ended with {gone:?}:\n{}", self.log());
+            assert!(tokio::time::Instant::now() < end, "the server is not ready after 20 s:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The port it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where the server is reached, without a trailing slash.
+    pub(crate) fn origin(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What a client is configured with, with its trailing slash.
+    pub(crate) fn registry(&self) -> String {
+        format!("{}/npm/", self.origin())
+    }
+
+    /// The folder it keeps everything under.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Its config file.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
+    }
+
+    /// Someone without a token.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller::new(&self.origin(), None)
+    }
+
+    /// Someone with this token.
+    pub(crate) fn caller_with(&self, token: &Token) -> Caller {
+        Caller::new(&self.origin(), Some(&token.text))
+    }
+
+    /// Everything it has printed so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().and_then(Child::id).expect("it runs")
+    }
+
+    /// Runs a subcommand; gives what it printed, and panics when it fails.
+    pub(crate) async fn cli(&self, arguments: &[&str]) -> String {
+        let (status, out, err) = self.try_cli(arguments).await;
+        assert!(status.success(), "packhouse {} failed: {out}{err}\n{}", arguments.join(" "), self.log());
+        out
+    }
+
+    /// Runs a subcommand; gives its exit status and what it printed to standard output and standard error.
+    pub(crate) async fn try_cli(&self, arguments: &[&str]) -> (ExitStatus, String, String) {
+        let run = self.command(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = tokio::time::timeout(Duration::from_secs(20), run).await.expect("a subcommand ends").expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status, text(&output.stdout), text(&output.stderr))
+    }
+
+    /// The token of the first start's administrator.
+    pub(crate) fn admin(&self) -> Token {
+        let text = std::fs::read_to_string(self.data().join("admin-token")).expect("an admin-token").trim().to_owned();
+        Token { id: String::new(), text }
+    }
+
+    /// Makes a user.
+    pub(crate) async fn user(&self, login: &str) {
+        self.cli(&["user", "add", login]).await;
+    }
+
+    /// Makes a token with these scopes for a user.
+    pub(crate) async fn token(&self, login: &str, scopes: &[&str]) -> Token {
+        let mut arguments = vec!["token", "add", login, "--json"];
+        scopes.iter().for_each(|scope| arguments.extend(["--scope", scope]));
+        self.read_token(&self.cli(&arguments).await)
+    }
+
+    /// Makes a user who may read, publish and delete, and a token for all of it.
+    pub(crate) async fn publisher(&self, login: &str) -> Token {
+        self.user(login).await;
+        self.token(login, &["read:packages", "write:packages", "delete:packages"]).await
+    }
+
+    fn read_token(&self, printed: &str) -> Token {
+        let value: Value = serde_json::from_str(printed).unwrap_or_else(|error| panic!("no JSON ({error}): {printed}"));
+        let text = value["token"].as_str().expect("a token").to_owned();
+        let id = value["id"].as_str().map_or_else(|| value["id"].to_string(), str::to_owned);
+        self.secret(&text);
+        Token { id, text }
+    }
+
+    /// Names a text that must not be found in logs, metrics or files afterwards.
+    pub(crate) fn secret(&self, text: &str) {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
+    }
+
+    /// Revokes a token.
+    pub(crate) async fn revoke(&self, token: &Token) {
+        self.cli(&["token", "revoke", &token.id]).await;
+    }
+
+    /// Kills the server at once, as a crash does.
+    pub(crate) async fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().await.expect("it can be killed");
+    }
+
+    /// Asks the server to stop and waits for its end.
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let mut child = self.child.take().expect("it runs");
+        match tokio::time::timeout(Duration::from_secs(30), child.wait()).await {
+            Ok(status) => status.expect("a status"),
+            Err(_) => panic!("the server did not stop within 30 s of SIGTERM:\n{}", self.log()),
+        }
+    }
+
+    /// Asks the server to read its config again.
+    pub(crate) fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).expect("the signal is sent");
+    }
+
+    /// Stops the server and looks at what it leaves: a clean exit, no panic, no temporary file, and no secret in anything
+    /// it printed, counted or stored.
+    pub(crate) async fn finish(mut self) {
+        self.finished = true;
+        let metrics = self.caller().get("/-/metrics").send().await.text();
+        let status = self.stop().await;
+        let log = self.log();
+        assert!(status.success(), "it ended with {status}:\n{log}");
+        assert!(!log.contains("panicked"), "a panic:\n{log}");
+        let left = files_below(&self.data().join("tmp"));
+        assert!(left.is_empty(), "left in tmp: {left:?}\n{log}");
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        secrets.extend(std::fs::read_to_string(self.data().join("admin-token")).map(|text| text.trim().to_owned()));
+        let places = files_below(&self.data()).into_iter().filter(|path| !path.ends_with("admin-token"));
+        let contents = places.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap_or_default()));
+        // The token of the first start is printed once, with the lines that greet the operator.
+        let first_token = secrets.last().cloned().unwrap_or_default();
+        let log = log.replacen(&first_token, "", 1);
+        let told = [("the log".to_owned(), log.into_bytes()), ("the metrics".to_owned(), metrics.into_bytes())];
+        for (place, bytes) in told.into_iter().chain(contents) {
+            for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+                assert!(memchr::memmem::find(&bytes, secret.as_bytes()).is_none(), "a secret is in {place}");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log());
+        } else {
+            assert!(self.finished, "a test ends with server.finish()");
+        }
+    }
+}
+
+/// Every file below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
+    }
+    found
+}
