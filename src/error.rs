@@ -23,6 +23,8 @@ pub enum Kind {
     NotFound,
     /// The method is not offered at this place.
     MethodNotAllowed,
+    /// The body is in a form that is not taken here.
+    UnsupportedMedia,
     /// The state of the thing does not allow it: version exists, revision is stale.
     Conflict,
     /// The request is well formed but contradicts itself or its payload.
@@ -190,6 +192,7 @@ impl Error {
             Kind::Forbidden => "permission denied",
             Kind::NotFound => "not found",
             Kind::MethodNotAllowed => "method not allowed",
+            Kind::UnsupportedMedia => "unsupported media type",
             Kind::Conflict => "conflict",
             Kind::Unprocessable => "unprocessable request",
             Kind::TooLarge => "too large",

@@ -8,7 +8,6 @@
 //! have tens of megabytes.
 
 use std::any::Any;
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::access::{self, Action, Grant};
+use crate::access::{self, Action, Grant, Proxying, Target};
 use crate::blob::Blobs;
 use crate::catalog::{Catalog, Head};
 use crate::clock::Clock;
@@ -21,7 +21,6 @@ use crate::http::{HeaderMap, HeaderValue, Method, Upload};
 use crate::identity::{Caller, Identity};
 use crate::name::{PackageKey, PackageName};
 use crate::observe::Trace;
-use crate::package::Visibility;
 use crate::upstream::{Fetcher, Upstream};
 
 pub mod artifact;
@@ -51,10 +50,6 @@ pub struct Config {
     pub archive_entries: u64,
     /// Most bytes a published archive unpacks to.
     pub archive_unpacked_bytes: u64,
-    /// Whether names of the upstreams are served without a token.
-    pub anonymous_proxy: bool,
-    /// Visibility of a package at its first publish, unless the publisher says otherwise.
-    pub default_visibility: Visibility,
 }
 
 impl Default for Config {
@@ -67,8 +62,6 @@ impl Default for Config {
             publish_metadata_limit_bytes: 16 << 20,
             archive_entries: 100_000,
             archive_unpacked_bytes: 2 << 30,
-            anonymous_proxy: true,
-            default_visibility: Visibility::Private,
         }
     }
 }
@@ -76,6 +69,7 @@ impl Default for Config {
 /// The handles an ecosystem works with.
 pub struct Registry {
     config: Config,
+    access: access::Config,
     catalog: Catalog,
     identity: Arc<Identity>,
     blobs: Blobs,
@@ -101,6 +95,8 @@ struct Parsed {
 pub struct Parts {
     /// Limits.
     pub config: Config,
+    /// What the operator decided about rights.
+    pub access: access::Config,
     /// Hosted packages.
     pub catalog: Catalog,
     /// Accounts and reservations.
@@ -141,7 +137,7 @@ impl Registry {
     /// Assembles the engine.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, catalog, identity, blobs, fetcher, upstreams, clock } = parts;
+        let Parts { config, access, catalog, identity, blobs, fetcher, upstreams, clock } = parts;
         let rendered = moka::future::Cache::builder()
             .max_capacity(config.rendered_cache_bytes)
             .weigher(|_, kept: &Arc<document::Kept>| kept.weight())
@@ -154,13 +150,19 @@ impl Registry {
             .build();
         let large_documents = Arc::new(tokio::sync::Semaphore::new(config.large_documents_at_once.max(1)));
         let turns = std::iter::repeat_with(tokio::sync::Mutex::default).take(256).collect();
-        Self { config, catalog, identity, blobs, fetcher, upstreams, clock, rendered, parsed, large_documents, turns }
+        Self { config, access, catalog, identity, blobs, fetcher, upstreams, clock, rendered, parsed, large_documents, turns }
     }
 
     /// The limits.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What the operator decided about rights.
+    #[must_use]
+    pub fn access(&self) -> &access::Config {
+        &self.access
     }
 
     /// Hosted packages.
@@ -216,16 +218,21 @@ impl Registry {
         let reservations = self.identity.reservations().await?;
         let merges = reservations.find(ecosystem, name).map(|reservation| reservation.merge);
         let plan = Plan::new(head, merges, self.upstreams(ecosystem), name);
+        // What the caller would hear of a name that nobody hosts. Where that is not
+        // «not found», a hidden package must not answer «not found» either.
+        let unhosted = || Grant::public_upstream(caller, ecosystem, name, Proxying::from(&self.access));
+        let absent = || unhosted().err().unwrap_or_else(|| Error::not_found(Subject::Package));
         let grant = match &plan {
             Plan::Hosted(head) | Plan::Merged(head, _) => {
-                let grant = access::grant(caller, (ecosystem, name, Some(head.package.id)), &head.policy, action)?;
-                if head.package.deleted_at.is_some() {
-                    return Err(Error::not_found(Subject::Package));
+                let target = Target { ecosystem, name, package: Some(head.package.id) };
+                match access::grant(caller, target, &head.policy, action) {
+                    Ok(_) if head.package.deleted_at.is_some() => return Err(absent()),
+                    Err(error) if error.kind() == Kind::NotFound => return Err(absent()),
+                    result => result?,
                 }
-                grant
             }
-            Plan::Proxied(_) => access::grant_upstream(caller, ecosystem, name, action, self.config.anonymous_proxy)?,
-            Plan::Nowhere => return Err(Error::not_found(Subject::Package)),
+            Plan::Proxied(_) => unhosted()?,
+            Plan::Nowhere => return Err(absent()),
         };
         Ok((plan, grant))
     }

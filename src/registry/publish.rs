@@ -8,14 +8,14 @@
 use std::sync::Arc;
 
 use super::{Plan, Registry};
-use crate::access::{self, Action, Grant};
+use crate::access::{self, Action, Grant, Owner, RepositoryPolicy, Target};
 use crate::catalog::{Applied, Draft, Head, change};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::Document;
-use crate::identity::{Account, Caller};
+use crate::identity::{Account, Caller, RepositoryRole};
 use crate::name::{OwnerName, PackageName};
-use crate::package::{AccountId, PackageId, Role, VersionId};
+use crate::package::{AccountId, PackageId, VersionId};
 use crate::store::Batch;
 use crate::upstream::{Need, Upstream};
 
@@ -52,7 +52,8 @@ impl Registry {
     ) -> Result<Publishing> {
         let publisher = caller.id().ok_or_else(|| Error::new(Kind::Unauthenticated, Subject::Package).saying("publishing needs a token"))?;
         if let Some(head) = self.catalog.head(ecosystem, name).await? {
-            let grant = access::grant(caller, (ecosystem, name, Some(head.package.id)), &head.policy, Action::Write);
+            let target = Target { ecosystem, name, package: Some(head.package.id) };
+            let grant = access::grant(caller, target, &head.policy, Action::Write);
             let grant = grant.map_err(|error| hide(error, name))?;
             return Ok(Publishing { grant, owner: head.package.owner, publisher });
         }
@@ -64,7 +65,10 @@ impl Registry {
             },
             None => Some(self.identity.account(publisher).await?),
         };
-        let grant = access::grant_create(caller, (ecosystem, name), account.as_ref()).map_err(|error| hide(error, name))?;
+        let members_can_publish = self.access.members_can_publish;
+        let owner = account.as_ref().map(|account| Owner { account: account.id, members_can_publish });
+        let target = Target { ecosystem, name, package: None };
+        let grant = access::grant_create(caller, target, owner).map_err(|error| hide(error, name))?;
         let account = account.ok_or_else(|| cannot_publish(name))?;
         self.check_new_name::<D>(&grant, &account).await?;
         Ok(Publishing { grant, owner: account.id, publisher })
@@ -161,14 +165,14 @@ impl Registry {
         let (Ok(login), Ok(name)) = (OwnerName::new(full_name.0), crate::name::RepositoryName::new(full_name.1)) else { return Ok(None) };
         let found = async {
             let account = self.identity.account_by_login(&login).await?;
-            self.identity.repository(account.id, &name).await
+            Ok::<_, Error>((self.identity.repository(account.id, &name).await?, account.is_organisation()))
         };
-        let repository = match found.await {
-            Ok(repository) => repository,
+        let (repository, organisation) = match found.await {
+            Ok(found) => found,
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let may = repository.owner == owner && access::repository_role(caller, &repository).is_some_and(|role| role >= Role::Write);
+        let may = repository.owner == owner && access::role_on_repository(caller, &RepositoryPolicy::from(&repository), organisation) >= Some(RepositoryRole::Write);
         Ok(may.then_some(repository.id))
     }
 
@@ -183,6 +187,7 @@ impl Registry {
 fn hide(error: Error, name: &PackageName) -> Error {
     match error.kind() {
         Kind::NotFound => cannot_publish(name),
+        Kind::Forbidden if error.subject() == Subject::Owner => cannot_publish(name),
         _ => error,
     }
 }

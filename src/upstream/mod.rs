@@ -120,6 +120,12 @@ impl Fetcher {
         }))
     }
 
+    /// Whether no upstream is asked for anything, by configuration.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        self.0.config.offline
+    }
+
     /// A document, from the cache or the upstream.
     ///
     /// # Errors

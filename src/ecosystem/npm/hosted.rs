@@ -6,7 +6,6 @@
 //! over the manifest here.
 
 use bytes::Bytes;
-use serde::Serialize as _;
 use serde_json::{Map, Value, json};
 
 use super::packument::Packument;
