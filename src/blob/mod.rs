@@ -37,10 +37,12 @@ mod disk;
 mod index;
 mod lease;
 mod read;
+mod spool;
 mod write;
 
 pub use lease::Lease;
 pub use read::Blob;
+pub use spool::{Expect, Filler, Finished, Kept, Spool};
 pub use write::{BlobWriter, Staged};
 
 /// Limits of the blob storage.
