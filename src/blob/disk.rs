@@ -45,6 +45,7 @@ pub(super) struct Disk {
 pub(super) struct Found {
     pub name: Vec<u8>,
     pub regular: bool,
+    pub folder: bool,
     pub size: u64,
     pub modified: Timestamp,
 }
@@ -319,9 +320,9 @@ fn list(folder: &OwnedFd) -> io::Result<Vec<Found>> {
         }
         match rustix::fs::statat(folder, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => {
-                let regular = FileType::from_raw_mode(stat.st_mode).is_file();
-                let metadata_size = u64::try_from(stat.st_size).unwrap_or(0);
-                all.push(Found { name, regular, size: metadata_size, modified: modified(&stat) });
+                let kind = FileType::from_raw_mode(stat.st_mode);
+                let size = u64::try_from(stat.st_size).unwrap_or(0);
+                all.push(Found { name, regular: kind.is_file(), folder: kind.is_dir(), size, modified: modified(&stat) });
             }
             // It was removed after it was listed.
             Err(Errno::NOENT) => {}

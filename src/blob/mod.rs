@@ -37,10 +37,16 @@ mod disk;
 mod index;
 mod lease;
 mod read;
+mod spool;
+mod sweep;
+mod verify;
 mod write;
 
 pub use lease::Lease;
 pub use read::Blob;
+pub use spool::{Expect, Filler, Finished, Kept, Spool};
+pub use sweep::{EvictReport, SweepReport};
+pub use verify::VerifyReport;
 pub use write::{BlobWriter, Staged};
 
 /// Limits of the blob storage.
@@ -324,3 +330,5 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upkeep_tests;
