@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 
 use crate::error::{Error, Result};
 use crate::format::BaseUrl;
-use crate::http::Response;
+use crate::http::{Method, Response};
 use crate::registry::Call;
 
 pub mod npm;
@@ -25,6 +25,8 @@ pub struct Info {
     pub name: &'static str,
     /// The first path segment of its mount, and the label of its own host.
     pub mount: &'static str,
+    /// Paths that its clients send to the origin's root, dropping the mount they are configured with.
+    pub root_paths: &'static [&'static str],
 }
 
 /// Lines that point one client at this server.
@@ -45,6 +47,12 @@ pub trait Ecosystem: Send + Sync {
 
     /// Answers a request below the mount.
     fn serve<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Response>>;
+
+    /// Whether a request brings its credentials in its body, so that a stale token in a header must not refuse it.
+    fn signs_in(&self, method: &Method, path: &str) -> bool {
+        let _ = (method, path);
+        false
+    }
 
     /// An error in the protocol's own words.
     fn error(&self, error: &Error) -> Response;

@@ -7,10 +7,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+
 use super::{Plan, Registry, entity_tag};
 use crate::access::Grant;
-use crate::blob::Blob;
-use crate::blob::spool::Spool;
+use crate::blob::{Blob, Spool};
+
 use crate::digest::Digest;
 use crate::error::{Error, Result, Subject};
 use crate::format::{Document, Promise};
@@ -37,7 +40,9 @@ pub struct Artifact {
 
 /// The bytes of a file.
 pub enum Content {
-    /// All of them.
+    /// All of them, in memory.
+    Bytes(Bytes),
+    /// All of them, on disk.
     Blob(Blob),
     /// Those that have arrived, and more to come.
     Spool(Spool),
@@ -84,11 +89,18 @@ impl Registry {
         let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised };
         let (filling, verdict) = self.fetcher.fetch(&upstream, wanted).await?;
         let spool = filling.spool;
-        if spool.length().is_some_and(|length| length <= WHOLE_BYTES) {
-            let finished = spool.finished().await?;
-            if let Some(blob) = self.blobs.read(&finished.digest).await? {
-                return Ok(whole(blob, verdict));
+        if let Some(length) = spool.length().filter(|length| *length <= WHOLE_BYTES) {
+            // Followed from the start, so that the bytes are here even if the disk had no room for them.
+            let mut chunks = spool.chunks(None);
+            let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
+            while let Some(chunk) = chunks.next().await {
+                let Ok(chunk) = chunk else { break };
+                bytes.extend_from_slice(&chunk);
             }
+            let finished = spool.finished().await?;
+            let etag = Some(entity_tag(&finished.digests.sha256, None));
+            let verdict = if finished.stored { verdict } else { Verdict::PassedThrough };
+            return Ok(Artifact { content: Content::Bytes(bytes.freeze()), size: Some(finished.size), etag, verdict });
         }
         let size = spool.length();
         // A promised digest is what the file will have, but only SHA-256 names our blobs: the tag must be equal on the next request.
@@ -148,11 +160,13 @@ impl Artifact {
                 }
             },
             (_, None) => Response::new(match self.content {
+                Content::Spool(spool) => Body::stream(spool.chunks(None), None),
+                // Only a file that is still arriving can be of unknown length.
+                Content::Bytes(bytes) => Body::Bytes(bytes),
                 Content::Blob(blob) => {
                     let size = blob.size();
-                    Content::Blob(blob).body(0..size, size)
+                    Body::stream(blob.chunks(0..size), Some(size))
                 }
-                Content::Spool(spool) => Body::stream(spool.chunks(None), None),
             }),
         };
         let fields = response.headers_mut();
@@ -181,12 +195,14 @@ impl Content {
     /// The bytes of a range as a body; `size` is the whole file's.
     fn body(self, range: Range<u64>, size: u64) -> Body {
         let length = range.end - range.start;
+        let cut = |bytes: &Bytes| {
+            let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            Body::Bytes(bytes.slice(at(range.start)..at(range.end)))
+        };
         match self {
+            Self::Bytes(bytes) => cut(&bytes),
             Self::Blob(blob) => match blob.small() {
-                Some(bytes) => {
-                    let cut = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-                    Body::Bytes(bytes.slice(cut(range.start)..cut(range.end)))
-                }
+                Some(bytes) => cut(&bytes),
                 None => Body::stream(blob.chunks(range), Some(length)),
             },
             Self::Spool(spool) => Body::stream(spool.chunks((length < size).then_some(range)), Some(length)),

@@ -15,7 +15,7 @@ use super::client::{Answer, Pace};
 use super::flight::{Announce, Landed};
 use super::{Fetcher, Shared, Upstream, Verdict};
 use crate::blob::Purpose;
-use crate::blob::spool::{Expect, Filler, Spool};
+use crate::blob::{Expect, Filler, Spool};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{HeaderMap, HeaderValue, header};
@@ -109,7 +109,7 @@ impl Fetcher {
             return filler.fail(&error);
         }
         match filler.finish().await {
-            Ok(kept) if kept.stored => {
+            Ok(kept) if kept.stored() => {
                 let record = KeptFile { digest: kept.digests.sha256, size: kept.size };
                 if let Err(error) = self.record(upstream, &wanted, record).await {
                     tracing::error!(error = ?error, "recording a kept file failed");

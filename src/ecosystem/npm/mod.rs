@@ -4,7 +4,6 @@
 //! its key in every request, whatever the spelling. Errors are `{"error": …}`,
 //! which npm prints to its user.
 
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -15,7 +14,7 @@ use super::{Ecosystem, Info, Snippet};
 use crate::access::{Action, Grant};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
-use crate::http::negotiate::{self, Coding};
+use crate::http::negotiate;
 use crate::http::{HeaderValue, Method, Response, StatusCode, conditional, header, reply};
 use crate::name::PackageName;
 use crate::package::Visibility;
@@ -42,7 +41,8 @@ use route::Route;
 /// The ecosystem.
 pub struct Npm;
 
-static INFO: Info = Info { name: "npm", mount: "npm" };
+/// npm asks for attestations below the origin's root, whatever path its registry setting has.
+static INFO: Info = Info { name: "npm", mount: "npm", root_paths: &["/-/npm/"] };
 
 /// A client may use a proxied document for so long without asking again.
 const PROXIED_DOCUMENT: &str = "public, max-age=60";
@@ -59,6 +59,10 @@ impl Ecosystem for Npm {
 
     fn serve<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Response>> {
         serve(call).boxed()
+    }
+
+    fn signs_in(&self, method: &Method, path: &str) -> bool {
+        matches!(route::parse(method, path), Ok(Route::Login { .. } | Route::Ping))
     }
 
     fn error(&self, error: &Error) -> Response {
