@@ -1,23 +1,10 @@
 //! The proof that an action was decided, and the deciding of what has no policy yet.
 
-use super::{Action, Config, Owner, Policy, decide, decide_create, lacks_role, lacks_scope};
+use super::{Action, Owner, Policy, decide, decide_create, lacks_role, lacks_scope};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::identity::{Caller, Scope};
 use crate::name::PackageName;
 use crate::package::{AccountId, PackageId};
-
-/// Who may use the upstreams through this server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Proxying {
-    /// Whether a token is not needed.
-    pub anonymous: bool,
-}
-
-impl From<&Config> for Proxying {
-    fn from(config: &Config) -> Self {
-        Self { anonymous: config.anonymous_proxy }
-    }
-}
 
 /// The package a grant is about.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +15,12 @@ pub struct Target<'a> {
     pub name: &'a PackageName,
     /// Its id, if it is hosted.
     pub package: Option<PackageId>,
+}
+
+impl<'a> From<(&'static str, &'a PackageName, Option<PackageId>)> for Target<'a> {
+    fn from((ecosystem, name, package): (&'static str, &'a PackageName, Option<PackageId>)) -> Self {
+        Self { ecosystem, name, package }
+    }
 }
 
 /// Proof that an action on a package was decided and allowed.
@@ -54,40 +47,40 @@ enum Holder {
 ///
 /// # Errors
 /// As for [`decide`].
-pub fn grant(caller: &Caller, target: Target<'_>, policy: &Policy, action: Action) -> Result<Grant> {
+pub fn grant<'a>(caller: &Caller, target: impl Into<Target<'a>>, policy: &Policy, action: Action) -> Result<Grant> {
     decide(caller, policy, action)?;
-    Ok(Grant::of(caller, target, action))
+    Ok(Grant::of(caller, target.into(), action))
 }
 
 /// Decides the first publish of a package under an owner; see [`decide_create`].
 ///
 /// # Errors
 /// As for [`decide_create`].
-pub fn grant_create(caller: &Caller, target: Target<'_>, owner: Option<Owner>) -> Result<Grant> {
+pub fn grant_create<'a>(caller: &Caller, target: impl Into<Target<'a>>, owner: Option<Owner>) -> Result<Grant> {
     decide_create(caller, owner)?;
-    Ok(Grant::of(caller, target, Action::Write))
+    Ok(Grant::of(caller, target.into(), Action::Write))
+}
+
+/// Decides an action on a name that only the upstreams have. They can be read, by
+/// everyone where `anonymous` ([`Config::anonymous_proxy`](super::Config)) says so, and never changed.
+///
+/// # Errors
+/// `Unauthenticated` for the anonymous caller where a token is needed, `Forbidden`
+/// for a token without `read:packages` there, and for every other action than reading.
+pub fn grant_upstream(caller: &Caller, ecosystem: &'static str, name: &PackageName, action: Action, anonymous: bool) -> Result<Grant> {
+    match caller {
+        Caller::Anonymous if action != Action::Read || !anonymous => Err(Error::new(Kind::Unauthenticated, Subject::Package)),
+        _ if action != Action::Read => Err(Error::forbidden(Subject::Package, "the package is an upstream's and cannot be changed here")),
+        Caller::Signed(signed) if !anonymous && !signed.scopes.allow(Scope::ReadPackages) => Err(lacks_scope(Scope::ReadPackages)),
+        _ => Ok(Grant::of(caller, Target { ecosystem, name, package: None }, action)),
+    }
 }
 
 impl Grant {
-    /// Decides reading a package that is only proxied.
-    ///
-    /// # Errors
-    /// `Unauthenticated` for the anonymous caller where a token is needed, `Forbidden` for a token without `read:packages` there.
-    pub fn public_upstream(caller: &Caller, ecosystem: &'static str, name: &PackageName, proxying: Proxying) -> Result<Self> {
-        match caller {
-            _ if proxying.anonymous => {}
-            Caller::System => {}
-            Caller::Anonymous => return Err(Error::new(Kind::Unauthenticated, Subject::Package)),
-            Caller::Signed(signed) if signed.scopes.allow(Scope::ReadPackages) => {}
-            Caller::Signed(_) => return Err(lacks_scope(Scope::ReadPackages)),
-        }
-        Ok(Self::of(caller, Target { ecosystem, name, package: None }, Action::Read))
-    }
-
     /// A grant for this server's own work on a package: jobs, bundles, repair. Allows every action.
     #[must_use]
-    pub fn system(target: Target<'_>) -> Self {
-        Self::of(&Caller::System, target, Action::Admin)
+    pub fn system<'a>(target: impl Into<Target<'a>>) -> Self {
+        Self::of(&Caller::System, target.into(), Action::Admin)
     }
 
     /// The ecosystem's name.

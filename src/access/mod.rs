@@ -38,10 +38,10 @@ mod grant;
 #[cfg(test)]
 mod tests;
 
-pub use grant::{Grant, Proxying, Target, grant, grant_create};
+pub use grant::{Grant, Target, grant, grant_create, grant_upstream};
 
 /// What the operator decides for the whole server.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whether packages of the upstreams are served without a token.

@@ -334,14 +334,18 @@ fn grants_cover_what_was_decided_and_reading() {
 #[test]
 fn the_operator_decides_who_uses_the_upstreams() {
     let name = PackageName::new("left-pad").unwrap();
-    let ask =
-        |caller: &Caller, anonymous| Grant::public_upstream(caller, "npm", &name, Proxying { anonymous }).map_err(|error| error.kind());
+    let read = |caller: &Caller, anonymous| grant_upstream(caller, "npm", &name, Action::Read, anonymous).map_err(|error| error.kind());
     let reader = caller(cell(Who::Outsider, "read:packages"));
     let other = caller(cell(Who::Outsider, "user"));
-    assert!([&Caller::Anonymous, &Caller::System, &reader, &other].into_iter().all(|caller| ask(caller, true).is_ok()));
-    assert_eq!(ask(&Caller::Anonymous, false).unwrap_err(), Kind::Unauthenticated);
-    assert_eq!(ask(&other, false).unwrap_err(), Kind::Forbidden);
-    let grant = ask(&reader, false).unwrap();
+    assert!([&Caller::Anonymous, &Caller::System, &reader, &other].into_iter().all(|caller| read(caller, true).is_ok()));
+    assert_eq!(read(&Caller::Anonymous, false).unwrap_err(), Kind::Unauthenticated);
+    assert_eq!(read(&other, false).unwrap_err(), Kind::Forbidden);
+    let grant = read(&reader, false).unwrap();
     assert!(!grant.allows(Action::Write));
     assert_eq!(grant.package(), None);
+    let write = |caller: &Caller| grant_upstream(caller, "npm", &name, Action::Write, true).unwrap_err().kind();
+    assert_eq!(
+        [write(&Caller::Anonymous), write(&reader), write(&Caller::System)],
+        [Kind::Unauthenticated, Kind::Forbidden, Kind::Forbidden]
+    );
 }

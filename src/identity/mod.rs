@@ -51,7 +51,7 @@ use identify::Callers;
 const TRIES: usize = 16;
 
 /// Limits of identity.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// How long a caller is remembered, in seconds. Bounds how late a change made by another process is seen.
