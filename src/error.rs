@@ -23,6 +23,8 @@ pub enum Kind {
     NotFound,
     /// The method is not offered at this place.
     MethodNotAllowed,
+    /// The body is in a form that is not taken here.
+    UnsupportedMedia,
     /// The state of the thing does not allow it: version exists, revision is stale.
     Conflict,
     /// The request is well formed but contradicts itself or its payload.
@@ -141,6 +143,25 @@ impl Error {
         self
     }
 
+    /// The same error once more, for another caller that waited for the same work.
+    /// The causes are kept as text.
+    #[must_use]
+    pub fn repeat(&self) -> Self {
+        let mut causes = String::new();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            if !causes.is_empty() {
+                causes.push_str(": ");
+            }
+            causes.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        let Inner { kind, subject, message, retry_after, .. } = &*self.0;
+        let copy = Inner { kind: *kind, subject: *subject, message: message.clone(), retry_after: *retry_after, source: None };
+        let copy = Self(Box::new(copy));
+        if causes.is_empty() { copy } else { copy.because(causes) }
+    }
+
     /// The condition.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -171,6 +192,7 @@ impl Error {
             Kind::Forbidden => "permission denied",
             Kind::NotFound => "not found",
             Kind::MethodNotAllowed => "method not allowed",
+            Kind::UnsupportedMedia => "unsupported media type",
             Kind::Conflict => "conflict",
             Kind::Unprocessable => "unprocessable request",
             Kind::TooLarge => "too large",

@@ -64,8 +64,28 @@ pub struct Facts<'a> {
     pub published: Option<&'a str>,
 }
 
+/// The records a hosted package's document is built from.
+#[derive(Clone, Copy, Debug)]
+pub struct Hosted<'a> {
+    /// The head.
+    pub package: &'a Package,
+    /// Its versions in the order of their publication, without deleted ones.
+    pub versions: &'a [Version],
+    /// Those who administer it.
+    pub maintainers: &'a [Maintainer],
+}
+
+/// A person as index documents show one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maintainer {
+    /// Login.
+    pub login: String,
+    /// Address, if the account has one.
+    pub email: Option<String>,
+}
+
 /// An index document of one package.
-pub trait Document: Sized + Send + Sync + 'static {
+pub trait Document: Clone + Send + Sync + 'static {
     /// The representations it can be rendered in: full or abbreviated, HTML or JSON.
     type Form: Copy + Eq + Hash + Debug + Send + Sync + 'static;
 
@@ -78,11 +98,11 @@ pub trait Document: Sized + Send + Sync + 'static {
     /// When the bytes are not such a document, or not this package's.
     fn parse(name: &PackageName, bytes: Bytes) -> Result<Self>;
 
-    /// Builds the document of a hosted package from its records. Deleted versions are not in `versions`.
+    /// Builds the document of a hosted package from its records.
     ///
     /// # Errors
     /// When a stored record cannot be read.
-    fn hosted(package: &Package, versions: &[Version]) -> Result<Self>;
+    fn hosted(records: Hosted<'_>) -> Result<Self>;
 
     /// Lays this document over a lower one; on equal versions this one wins.
     #[must_use]

@@ -33,9 +33,10 @@ pub mod http;
 pub mod observe;
 pub mod package;
 
-pub mod blob;
 pub mod format;
 pub mod store;
+
+pub mod blob;
 
 pub mod identity;
 

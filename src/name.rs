@@ -229,6 +229,12 @@ impl PackageKey {
         Self::of(&(self.0, part))
     }
 
+    /// The key's place among `slots`, at least one.
+    #[must_use]
+    pub fn slot(self, slots: usize) -> usize {
+        usize::try_from(self.0 % slots.max(1) as u128).unwrap_or(0)
+    }
+
     fn of(value: &impl Hash) -> Self {
         let half = |state: &RandomState| {
             let mut hasher = state.build_hasher();

@@ -1,1 +1,165 @@
-//! Stub.
+//! Every metric, and the notes that become a request's log line, in one file.
+//!
+//! One line per request says who asked for what, where the answer came from, how
+//! many bytes left and how long it took. It never holds a token, nor a name that
+//! the caller was told does not exist.
+
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::{Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// Notes about one request, taken on the way down and written once at the end.
+#[derive(Debug, Default)]
+pub struct Trace(Mutex<Notes>);
+
+/// What a [`Trace`] holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The ecosystem that answered.
+    pub ecosystem: Option<&'static str>,
+    /// The caller, as `login#token-id`.
+    pub caller: Option<String>,
+    /// The canonical package name, once the caller may know of it.
+    pub package: Option<String>,
+    /// The file or version.
+    pub item: Option<String>,
+    /// Where the answer came from, in one word.
+    pub verdict: Option<&'static str>,
+    /// The error's kind and its causes, for the log alone.
+    pub error: Option<String>,
+}
+
+impl Trace {
+    /// Takes a note.
+    pub fn note(&self, note: impl FnOnce(&mut Notes)) {
+        note(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The notes so far.
+    #[must_use]
+    pub fn notes(&self) -> Notes {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The process's metrics.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    verdicts: IntCounterVec,
+    bytes_sent: IntCounter,
+    bytes_fetched: IntCounter,
+    upstream_requests: IntCounterVec,
+    seconds: Histogram,
+    connections: IntGauge,
+    cached_bytes: IntGauge,
+    cached_blobs: IntGauge,
+    free_bytes: IntGauge,
+}
+
+/// The process's metrics. One set per process: counters are added to from everywhere and read in one place.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+impl Metrics {
+    fn new() -> Self {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| kept(&registry, IntCounter::new(name, help));
+        let counters = |name: &str, help: &str, labels: &[&str]| kept(&registry, IntCounterVec::new(Opts::new(name, help), labels));
+        let gauge = |name: &str, help: &str| kept(&registry, IntGauge::new(name, help));
+        let buckets = vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+        let seconds = HistogramOpts::new("packhouse_request_seconds", "Time from a request's head to its answer's head").buckets(buckets);
+        Self {
+            requests: counters("packhouse_requests_total", "Requests answered", &["ecosystem", "status"]),
+            verdicts: counters("packhouse_cache_total", "Answers by where they came from", &["ecosystem", "verdict"]),
+            bytes_sent: counter("packhouse_sent_bytes_total", "Bytes of bodies sent to clients"),
+            bytes_fetched: counter("packhouse_fetched_bytes_total", "Bytes of bodies received from upstreams"),
+            upstream_requests: counters("packhouse_upstream_requests_total", "Requests sent to upstreams", &["upstream", "status"]),
+            seconds: kept(&registry, Histogram::with_opts(seconds)),
+            connections: gauge("packhouse_connections", "Open client connections"),
+            cached_bytes: gauge("packhouse_cached_bytes", "Bytes of cached blobs"),
+            cached_blobs: gauge("packhouse_cached_blobs", "Cached blobs"),
+            free_bytes: gauge("packhouse_disk_free_bytes", "Free space on the data folder's disk"),
+            registry,
+        }
+    }
+
+    /// Counts an answered request. `since` is the time from its head to its answer's head.
+    pub fn answered(&self, notes: &Notes, status: u16, since: Duration) {
+        let ecosystem = notes.ecosystem.unwrap_or("none");
+        self.requests.with_label_values(&[ecosystem, status_class(status)]).inc();
+        if let Some(verdict) = notes.verdict {
+            self.verdicts.with_label_values(&[ecosystem, verdict]).inc();
+        }
+        self.seconds.observe(since.as_secs_f64());
+    }
+
+    /// Counts bytes sent to a client.
+    pub fn sent(&self, bytes: u64) {
+        self.bytes_sent.inc_by(bytes);
+    }
+
+    /// Counts bytes received from an upstream.
+    pub fn fetched(&self, bytes: u64) {
+        self.bytes_fetched.inc_by(bytes);
+    }
+
+    /// Counts a request sent to an upstream; `status` is `None` when no answer came.
+    pub fn asked_upstream(&self, upstream: &str, status: Option<u16>) {
+        self.upstream_requests.with_label_values(&[upstream, status.map_or("none", status_class)]).inc();
+    }
+
+    /// Counts an opened (`1`) or closed (`-1`) client connection.
+    pub fn connection(&self, change: i64) {
+        self.connections.add(change);
+    }
+
+    /// Sets what the blobs take.
+    pub fn blobs(&self, count: u64, bytes: u64, free: u64) {
+        let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.cached_blobs.set(whole(count));
+        self.cached_bytes.set(whole(bytes));
+        self.free_bytes.set(whole(free));
+    }
+
+    /// All metrics in Prometheus' text form.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = Vec::new();
+        // Encoding into memory fails only for a metric without a name.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        String::from_utf8(out).unwrap_or_default()
+    }
+}
+
+/// Takes a metric into the registry.
+fn kept<M: prometheus::core::Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
+    #[expect(clippy::expect_used, reason = "names and labels are the constants above; a bad one fails in every run")]
+    let metric = metric.expect("a metric's name and labels are well formed");
+    // Registering fails for a name used twice, which the same holds for; the metric still counts.
+    let _ = registry.register(Box::new(metric.clone()));
+    metric
+}
+
+fn status_class(status: u16) -> &'static str {
+    match status {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_text() {
+        METRICS.answered(&Notes { ecosystem: Some("test"), verdict: Some("hit"), ..Notes::default() }, 200, Duration::from_millis(3));
+        let text = METRICS.text();
+        assert!(text.contains("packhouse_requests_total{ecosystem=\"test\",status=\"2xx\"} 1"), "{text}");
+        assert!(text.contains("packhouse_cache_total{ecosystem=\"test\",verdict=\"hit\"} 1"));
+    }
+}

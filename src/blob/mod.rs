@@ -1,1 +1,334 @@
-//! Stub.
+//! Content by digest: hosted blobs, which are truth, and cached ones, which are not.
+//!
+//! A blob is a file named by the SHA-256 of its content; it is written once and never
+//! changed. Both kinds lie in one place, so a package that is cached and later hosted
+//! is stored once. What makes a blob hosted is a row of the truth that names it; what
+//! makes it cached is an entry of the cache's index. Without either it is an orphan,
+//! of a publish that failed or a crash, and a sweep removes it.
+//!
+//! - `disk` knows files and folders, `index` the cached blobs, `lease` what is in use.
+//! - [`BlobWriter`] stores bytes, [`Blob`] reads them, [`Spool`] lets many read what is
+//!   still being fetched.
+//! - `sweep` removes, `verify` checks.
+//!
+//! The disk has to hold the truth first: cached blobs stop being written when free
+//! space falls to [`Config::hosted_reserve_bytes`], and are evicted, longest unused
+//! first, down to [`Config::cache_limit_bytes`].
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use self::disk::{Disk, FreeSpace, failed};
+use self::index::Index;
+use self::lease::Leases;
+use self::read::Buffers;
+use self::write::Sink;
+use crate::clock::Clock;
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result, Subject};
+use crate::store::Store;
+
+mod disk;
+mod index;
+mod lease;
+mod read;
+mod spool;
+mod sweep;
+mod verify;
+mod write;
+
+pub use lease::Lease;
+pub use read::Blob;
+pub use spool::{Expect, Filler, Finished, Kept, Spool};
+pub use sweep::{EvictReport, SweepReport};
+pub use verify::VerifyReport;
+pub use write::{BlobWriter, Staged};
+
+/// Limits of the blob storage.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Free disk space that only hosted blobs may use.
+    pub hosted_reserve_bytes: u64,
+    /// Total size of cached blobs that eviction keeps to.
+    pub cache_limit_bytes: u64,
+    /// How far all fills together may run ahead of the disk, in memory.
+    pub spool_ahead_bytes: u64,
+    /// How much of a fill stays in memory for its readers after it was written.
+    pub spool_window_bytes: u64,
+    /// Size of the parts in which files are written.
+    pub write_coalesce_bytes: u64,
+    /// Largest blob that is kept in memory.
+    pub small_limit_bytes: u64,
+    /// Total size of the blobs that are kept in memory.
+    pub small_cache_bytes: u64,
+    /// Memory for buffers that are waiting to be used again.
+    pub idle_buffer_bytes: u64,
+    /// How long a blob stays leased after its lease was dropped.
+    pub lease_seconds: u64,
+    /// Most files that sweeping and evicting remove in a second: after mass removal, ext4 makes
+    /// new files ten times slower for half a minute.
+    pub remove_files_per_second: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hosted_reserve_bytes: 1 << 30,
+            cache_limit_bytes: 20 << 30,
+            spool_ahead_bytes: 64 << 20,
+            spool_window_bytes: 4 << 20,
+            write_coalesce_bytes: 1 << 20,
+            small_limit_bytes: 64 << 10,
+            small_cache_bytes: 256 << 20,
+            idle_buffer_bytes: 8 << 20,
+            lease_seconds: 300,
+            remove_files_per_second: 500,
+        }
+    }
+}
+
+/// What a blob is stored for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A publish: the blob must survive anything the disk survives.
+    Hosted,
+    /// A copy of what an upstream has.
+    Cached,
+}
+
+/// The blobs of a data directory. Cheap to clone.
+#[derive(Clone)]
+pub struct Blobs(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    clock: Clock,
+    disk: Arc<Disk>,
+    leases: Arc<Leases>,
+    store: Arc<dyn Store>,
+    index: Index,
+    small: moka::sync::Cache<Id, Bytes>,
+    buffers: Arc<Buffers>,
+    /// Fills in progress; they share [`Config::spool_ahead_bytes`].
+    fills: AtomicUsize,
+}
+
+/// How much the blobs take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Cached blobs.
+    pub cached_count: u64,
+    /// Total size of the cached blobs.
+    pub cached_bytes: u64,
+    /// Free space of the disk; zero if it cannot be found out.
+    pub free_bytes: u64,
+}
+
+/// The SHA-256 that names a blob.
+type Id = [u8; 32];
+
+impl Blobs {
+    /// Opens the blobs under the data directory `root`, making its folders if they are absent,
+    /// and removes temporary files that a crash has left. `index` is the cache's store.
+    ///
+    /// No other process may use the directory; the lock of the stores in it sees to that.
+    ///
+    /// # Errors
+    /// When a folder cannot be made or opened, or the index cannot be read.
+    pub async fn open(root: &Path, index: Arc<dyn Store>, clock: Clock, config: Config) -> Result<Self> {
+        Self::open_with(root, index, clock, config, Box::new(disk::free_space)).await
+    }
+
+    async fn open_with(root: &Path, store: Arc<dyn Store>, clock: Clock, config: Config, free: FreeSpace) -> Result<Self> {
+        let root = root.to_path_buf();
+        let disk = blocking(move || Disk::open(&root, free).map_err(failed)).await?;
+        let index = Index::load(&*store).await?;
+        let small = moka::sync::Cache::builder()
+            .max_capacity(config.small_cache_bytes)
+            // An entry costs about this much besides its bytes.
+            .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len() + 200).unwrap_or(u32::MAX))
+            .build();
+        let idle = usize::try_from(config.idle_buffer_bytes).unwrap_or(usize::MAX) / read::CHUNK;
+        Ok(Self(Arc::new(Inner {
+            leases: Arc::new(Leases::new(clock.clone(), Duration::from_secs(config.lease_seconds))),
+            disk: Arc::new(disk),
+            buffers: Arc::new(Buffers::new(idle)),
+            fills: AtomicUsize::new(0),
+            config,
+            clock,
+            store,
+            index,
+            small,
+        })))
+    }
+
+    /// Begins a blob of at most `limit_bytes`. `further` are the digests wanted besides SHA-256.
+    ///
+    /// # Errors
+    /// None today; a full disk shows at the first write.
+    #[expect(clippy::unused_async, reason = "a remote tier will have to wait here")]
+    pub async fn create(&self, purpose: Purpose, further: &[Algorithm], limit_bytes: u64) -> Result<BlobWriter> {
+        Ok(BlobWriter::new(self.clone(), purpose, further, limit_bytes))
+    }
+
+    /// Stores bytes at hand.
+    ///
+    /// # Errors
+    /// As [`BlobWriter::write`] and [`Staged::keep`].
+    pub async fn put(&self, purpose: Purpose, bytes: Bytes) -> Result<Lease> {
+        let blobs = self.clone();
+        blocking(move || {
+            let mut sink = Sink::new(&blobs, purpose, &[]);
+            let frames = [bytes];
+            sink.write(&frames)?;
+            let [bytes] = frames;
+            let (digests, file) = sink.finish()?;
+            let lease = Staged::new(blobs.clone(), purpose, digests, bytes.len() as u64, file).keep_now()?;
+            blobs.remember(lease.digest(), bytes);
+            Ok(lease)
+        })
+        .await
+    }
+
+    /// Opens a blob to read; `None` if there is none. A small one is checked against its digest
+    /// when it is taken into memory.
+    ///
+    /// A cached blob that turns out to be damaged is put away and counts as absent, so that it is
+    /// fetched again.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Internal`] when the disk fails or a hosted blob is damaged.
+    pub async fn read(&self, digest: &Digest) -> Result<Option<Blob>> {
+        let Some(id) = id_of(digest) else { return Ok(None) };
+        let Inner { small, index, disk, clock, config, buffers, .. } = &*self.0;
+        let expected = index.touch(&id, clock.now());
+        if let Some(bytes) = small.get(&id) {
+            return Ok(Some(Blob::memory(*digest, bytes)));
+        }
+        // Opening takes 2 µs when the name is in the kernel's cache; a thread's hop would cost three times that.
+        let Some(file) = disk.blob(&id).map_err(failed)? else {
+            index.forget(&id);
+            return Ok(None);
+        };
+        let size = file.metadata().map_err(failed)?.len();
+        if expected.is_some_and(|expected| expected != size) {
+            return self.damaged(&id, digest);
+        }
+        if size > config.small_limit_bytes {
+            return Ok(Some(Blob::file(*digest, size, file, Arc::clone(buffers))));
+        }
+        let bytes = read::read_whole(&Arc::new(file), size).await.map_err(failed)?;
+        if Digest::sha256(&bytes) != *digest {
+            return self.damaged(&id, digest);
+        }
+        small.insert(id, bytes.clone());
+        Ok(Some(Blob::memory(*digest, bytes)))
+    }
+
+    /// Keeps a blob from removal while the lease lives. Take it first and look whether the blob
+    /// is there afterwards.
+    #[must_use]
+    pub fn lease(&self, digest: &Digest) -> Lease {
+        // A digest of another algorithm names no blob; the lease is then of something that is not there.
+        let id = id_of(digest).unwrap_or_default();
+        self.0.leases.take(id, *digest, || self.0.disk.size(&id).ok().flatten().unwrap_or(0))
+    }
+
+    /// Whether there is such a blob.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    #[expect(clippy::unused_async, reason = "a remote tier will have to wait here")]
+    pub async fn contains(&self, digest: &Digest) -> Result<bool> {
+        match id_of(digest) {
+            Some(id) => Ok(self.0.disk.size(&id).map_err(failed)?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    /// Removes a blob at once, whoever refers to it. `false` if it is leased and stays.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn remove(&self, digest: &Digest) -> Result<bool> {
+        let Some(id) = id_of(digest) else { return Ok(true) };
+        let blobs = self.clone();
+        blocking(move || blobs.remove_now(&id)).await
+    }
+
+    /// Enters a blob that is stored already in the cache's index, as used just now.
+    pub fn mark_cached(&self, digest: &Digest, size: u64) {
+        if let Some(id) = id_of(digest) {
+            self.0.index.enter(id, size, self.0.clock.now());
+        }
+    }
+
+    /// Writes new cached blobs, and when they were used, to the index.
+    ///
+    /// # Errors
+    /// When the store fails; what was not written is tried again by the next flush.
+    pub async fn flush(&self) -> Result<()> {
+        self.0.index.flush(&*self.0.store).await
+    }
+
+    /// How much the blobs take.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage { cached_count: self.0.index.count(), cached_bytes: self.0.index.bytes(), free_bytes: self.0.disk.free().unwrap_or(0) }
+    }
+
+    fn remove_now(&self, id: &Id) -> Result<bool> {
+        let Some(detached) = self.0.leases.unless_leased(id, || self.0.disk.detach(id)) else { return Ok(false) };
+        self.0.index.forget(id);
+        self.0.small.invalidate(id);
+        drop(detached.map_err(failed)?);
+        Ok(true)
+    }
+
+    /// Takes a small blob into memory.
+    fn remember(&self, digest: &Digest, bytes: Bytes) {
+        if let Some(id) = id_of(digest)
+            && bytes.len() as u64 <= self.0.config.small_limit_bytes
+        {
+            self.0.small.insert(id, bytes);
+        }
+    }
+
+    fn damaged(&self, id: &Id, digest: &Digest) -> Result<Option<Blob>> {
+        tracing::error!(%digest, "a blob is damaged");
+        if !self.0.index.forget(id) {
+            return Err(Error::internal(Subject::Blob, format!("{digest} is damaged")));
+        }
+        let name = hex::encode(id);
+        self.0.disk.quarantine(disk::Folder::Shard(id[0]), name.as_bytes()).map_err(failed)?;
+        Ok(None)
+    }
+}
+
+/// The name of the blob with a digest; `None` for an algorithm that names no blobs.
+fn id_of(digest: &Digest) -> Option<Id> {
+    match digest.algorithm() {
+        Algorithm::Sha256 => Id::try_from(digest.bytes()).ok(),
+        _ => None,
+    }
+}
+
+fn digest_of(id: &Id) -> Digest {
+    Digest::new(Algorithm::Sha256, id).unwrap_or_else(|_| Digest::sha256(&[]))
+}
+
+/// Runs work that waits for the disk on a thread for such work.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal(Subject::Blob, error)))
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod upkeep_tests;

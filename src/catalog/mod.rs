@@ -1,1 +1,344 @@
-//! Stub.
+//! The catalog: hosted packages, their versions, files and tags, looked up by name.
+//!
+//! A package's *head* is its record together with the policy that says who may do
+//! what. Heads are remembered, also the fact that a name has none, so a hit reads
+//! no store. A remembered head is used as long as neither the package nor any
+//! identity record has changed.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::access::{Grant, Policy, RepositoryPolicy};
+use crate::clock::Clock;
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Kind, Result, Subject};
+use crate::format::Maintainer;
+use crate::identity::{Identity, Sequence};
+use crate::name::{PackageKey, PackageName};
+use crate::package::{AccountId, File, Package, PackageId, Principal, Role, Version, VersionId};
+use crate::store::table::{Key, KeyParts, Stored, Table};
+use crate::store::{Batch, Outcome, Store};
+
+pub mod change;
+
+pub use change::Draft;
+
+static PACKAGES: Table<Package> = Table::new("catalog.package");
+/// Which package a name means in the root view, by ecosystem and name.
+static NAMES: Table<PackageId> = Table::new("catalog.name");
+/// By package and number.
+static VERSIONS: Table<Version> = Table::new("catalog.version");
+/// Which version a file in the download path belongs to, by package and file name.
+static FILES: Table<FileRow> = Table::new("catalog.file");
+/// References to blobs, as rows: by digest, package, version and file name.
+static BLOB_REFERENCES: Table<()> = Table::new("catalog.blob_reference");
+
+/// Most versions of one package.
+pub const VERSIONS_LIMIT: usize = 50_000;
+
+/// A file and the version it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FileRow {
+    /// The version's number.
+    pub version: String,
+    /// The file.
+    pub file: File,
+}
+
+/// A package with its policy.
+#[derive(Debug)]
+pub struct Head {
+    /// The record.
+    pub package: Package,
+    /// Who may do what.
+    pub policy: Policy,
+    raw: Bytes,
+    identity_generation: u64,
+}
+
+impl Head {
+    /// The record as stored, for conditions.
+    fn stored(&self) -> Stored<Package> {
+        Stored { value: self.package.clone(), raw: self.raw.clone() }
+    }
+}
+
+/// Hosted packages. Cheap to clone.
+#[derive(Clone)]
+pub struct Catalog(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    identity: Arc<Identity>,
+    clock: Clock,
+    ids: Sequence,
+    heads: moka::sync::Cache<PackageKey, Remembered>,
+    files: moka::sync::Cache<PackageKey, Option<Arc<FileRow>>>,
+    /// Count of changes; guards against remembering what was read before one.
+    epoch: Mutex<u64>,
+}
+
+#[derive(Clone)]
+struct Remembered {
+    name: PackageName,
+    head: Option<Arc<Head>>,
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It is committed.
+    Yes,
+    /// Something it was based on has changed; read again and retry.
+    Stale,
+}
+
+impl Catalog {
+    /// A catalog on the state store.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, identity: Arc<Identity>, clock: Clock) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            identity,
+            clock,
+            ids: Sequence::new("catalog"),
+            heads: moka::sync::Cache::new(200_000),
+            files: moka::sync::Cache::new(200_000),
+            epoch: Mutex::new(0),
+        }))
+    }
+
+    /// The head of a name in an ecosystem's root view, also of a deleted package;
+    /// `None` when nobody ever hosted the name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn head(&self, ecosystem: &'static str, name: &PackageName) -> Result<Option<Arc<Head>>> {
+        let key = PackageKey::new(ecosystem, name.as_str());
+        let generation = self.0.identity.generation();
+        if let Some(found) = self.0.heads.get(&key)
+            && found.name == *name
+            && found.head.as_ref().is_none_or(|head| head.identity_generation == generation)
+        {
+            return Ok(found.head);
+        }
+        let epoch = *self.epoch();
+        let head = self.read_head(ecosystem, name, generation).await?.map(Arc::new);
+        let now = self.epoch();
+        if *now == epoch {
+            self.0.heads.insert(key, Remembered { name: name.clone(), head: head.clone() });
+        }
+        Ok(head)
+    }
+
+    async fn read_head(&self, ecosystem: &str, name: &PackageName, identity_generation: u64) -> Result<Option<Head>> {
+        let store = &*self.0.store;
+        let Some(id) = NAMES.get(store, name_key(ecosystem, name)).await? else { return Ok(None) };
+        let stored = PACKAGES.get(store, package_key(id.value)).await?;
+        let Some(Stored { value: package, raw }) = stored else {
+            return Err(Error::internal(Subject::Store, format!("{ecosystem} name {name} leads to no package")));
+        };
+        let policy = self.policy(&package).await?;
+        Ok(Some(Head { package, policy, raw, identity_generation }))
+    }
+
+    async fn policy(&self, package: &Package) -> Result<Policy> {
+        let owner = self.0.identity.account(package.owner).await?;
+        let repository = match package.repository {
+            None => None,
+            Some(id) => match self.0.identity.repository_by_id(id).await {
+                Ok(repository) => {
+                    Some(RepositoryPolicy { visibility: repository.visibility, owner: repository.owner, roles: repository.roles })
+                }
+                // A deleted repository gives no rights and takes none.
+                Err(error) if error.kind() == Kind::NotFound => None,
+                Err(error) => return Err(error),
+            },
+        };
+        Ok(Policy {
+            owner: package.owner,
+            owner_is_organisation: owner.is_organisation(),
+            visibility: package.visibility,
+            inherits: package.inherits,
+            roles: package.roles.clone(),
+            repository,
+            repository_scoped: false,
+        })
+    }
+
+    /// Versions of a package in the order of their publication, without deleted ones.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn versions(&self, _grant: &Grant, head: &Head) -> Result<Vec<Version>> {
+        let mut versions: Vec<Version> = self.all_versions(head).await?.into_iter().map(|(_, stored)| stored.value).collect();
+        versions.retain(|version| version.deleted_at.is_none());
+        versions.sort_by_key(|version| (version.created_at, version.id));
+        Ok(versions)
+    }
+
+    /// Versions that are not deleted, as stored, for changes.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn live_versions(&self, _grant: &Grant, head: &Head) -> Result<Vec<Stored<Version>>> {
+        let all = self.all_versions(head).await?.into_iter().map(|(_, stored)| stored);
+        Ok(all.filter(|stored| stored.value.deleted_at.is_none()).collect())
+    }
+
+    async fn all_versions(&self, head: &Head) -> Result<Vec<(Bytes, Stored<Version>)>> {
+        VERSIONS.scan(&*self.0.store, package_key(head.package.id), None, VERSIONS_LIMIT).await
+    }
+
+    /// One version, also a deleted one.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn version(&self, _grant: &Grant, head: &Head, number: &str) -> Result<Option<Stored<Version>>> {
+        VERSIONS.get(&*self.0.store, version_key(head.package.id, number)).await
+    }
+
+    /// A file of a live version, by its name in the download path.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn file(&self, _grant: &Grant, head: &Head, file: &str) -> Result<Option<Arc<FileRow>>> {
+        let key = PackageKey::new(&head.package.ecosystem, head.package.name.as_str()).with((head.package.generation, file));
+        if let Some(found) = self.0.files.get(&key) {
+            return Ok(found);
+        }
+        let row = FILES.get(&*self.0.store, file_key(head.package.id, file)).await?.map(|stored| Arc::new(stored.value));
+        self.0.files.insert(key, row.clone());
+        Ok(row)
+    }
+
+    /// The people who administer a package, for index documents.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn maintainers(&self, head: &Head) -> Result<Vec<Maintainer>> {
+        let mut people: Vec<AccountId> = head
+            .package
+            .roles
+            .iter()
+            .filter_map(|(principal, role)| match principal {
+                Principal::User(id) if *role == Role::Admin => Some(*id),
+                _ => None,
+            })
+            .collect();
+        if !head.policy.owner_is_organisation && !people.contains(&head.package.owner) {
+            people.insert(0, head.package.owner);
+        }
+        let mut maintainers = Vec::with_capacity(people.len());
+        for id in people {
+            match self.0.identity.account(id).await {
+                Ok(account) => maintainers.push(Maintainer { login: account.login.to_string(), email: account.email }),
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(maintainers)
+    }
+
+    /// Heads of an ecosystem in the order of their names, after a name, at most `limit`.
+    /// The caller of this function decides for each what its own caller may see.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn heads(&self, ecosystem: &'static str, after: Option<&PackageName>, limit: usize) -> Result<Vec<Arc<Head>>> {
+        let after = after.map(|name| name_key(ecosystem, name).encode());
+        let rows = NAMES.scan(&*self.0.store, Key::new().text(ecosystem), after, limit).await?;
+        let mut heads = Vec::with_capacity(rows.len());
+        for (key, _) in rows {
+            let mut parts = KeyParts(&key);
+            let name = parts.text().and_then(|_| parts.text()).and_then(|text| PackageName::new(text).ok());
+            let name = name.ok_or_else(|| Error::internal(Subject::Store, "malformed key in catalog.name"))?;
+            heads.extend(self.head(ecosystem, &name).await?);
+        }
+        Ok(heads)
+    }
+
+    /// Every blob that a hosted file refers to, for sweeps.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn hosted_blobs(&self) -> Result<HashSet<Digest>> {
+        const PAGE: usize = 10_000;
+        let mut blobs = HashSet::new();
+        let mut after = None;
+        loop {
+            let rows = BLOB_REFERENCES.scan(&*self.0.store, Key::new(), after, PAGE).await?;
+            for (key, _) in &rows {
+                let digest = KeyParts(key).bytes(Algorithm::Sha256.len()).and_then(|bytes| Digest::new(Algorithm::Sha256, bytes).ok());
+                blobs.insert(digest.ok_or_else(|| Error::internal(Subject::Store, "malformed key in catalog.blob_reference"))?);
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == PAGE => after = Some(key.clone()),
+                _ => return Ok(blobs),
+            }
+        }
+    }
+
+    /// A number for a new package or version.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn next_id(&self) -> Result<u64> {
+        self.0.ids.next(&*self.0.store).await
+    }
+
+    /// The clock that changes are stamped with.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Commits a change of one package. Whoever looks the package up afterwards sees it.
+    ///
+    /// # Errors
+    /// When the store fails; the change is then not made, or not known to be made.
+    pub async fn commit(&self, ecosystem: &str, name: &PackageName, batch: Batch) -> Result<Applied> {
+        /// Forgets the head also when the caller gives up waiting: the change may still be made.
+        struct Forget<'a>(&'a Catalog, PackageKey);
+        impl Drop for Forget<'_> {
+            fn drop(&mut self) {
+                let mut epoch = self.0.epoch();
+                *epoch += 1;
+                self.0.0.heads.invalidate(&self.1);
+            }
+        }
+        let forget = Forget(self, PackageKey::new(ecosystem, name.as_str()));
+        let outcome = self.0.store.commit(batch).await;
+        drop(forget);
+        Ok(match outcome? {
+            Outcome::Committed => Applied::Yes,
+            Outcome::Conflict { .. } => Applied::Stale,
+        })
+    }
+
+    fn epoch(&self) -> std::sync::MutexGuard<'_, u64> {
+        self.0.epoch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn name_key(ecosystem: &str, name: &PackageName) -> Key {
+    Key::new().text(ecosystem).text(name.as_str())
+}
+
+fn package_key(id: PackageId) -> Key {
+    Key::new().number(id.0)
+}
+
+fn version_key(id: PackageId, number: &str) -> Key {
+    package_key(id).text(number)
+}
+
+fn file_key(id: PackageId, file: &str) -> Key {
+    package_key(id).text(file)
+}
+
+fn blob_key(digest: &Digest, package: PackageId, version: VersionId, file: &str) -> Key {
+    Key::new().bytes(digest.bytes()).number(package.0).number(version.0).text(file)
+}

@@ -1,1 +1,68 @@
-//! Stub.
+//! The package ecosystems, and the border between them and the server.
+//!
+//! An ecosystem owns four things: how a raw path becomes a typed request, what of
+//! its documents is mutable, the pure functions that parse, merge and render them,
+//! and how a publish is read. All else is the shared engine's.
+//!
+//! To add one: a folder beside `npm`, and a line in [`ALL`].
+
+use futures_util::future::BoxFuture;
+
+use crate::error::{Error, Result};
+use crate::format::BaseUrl;
+use crate::http::{Method, Response};
+use crate::registry::Call;
+
+pub mod npm;
+
+/// Every ecosystem this server speaks.
+pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm];
+
+/// What the server must know of an ecosystem before it can hand a request to it.
+#[derive(Debug)]
+pub struct Info {
+    /// The name in the configuration, in reports and in metrics.
+    pub name: &'static str,
+    /// The first path segment of its mount, and the label of its own host.
+    pub mount: &'static str,
+    /// Paths that its clients send to the origin's root, dropping the mount they are configured with.
+    pub root_paths: &'static [&'static str],
+}
+
+/// Lines that point one client at this server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snippet {
+    /// The client's name.
+    pub client: &'static str,
+    /// Where the lines belong.
+    pub place: &'static str,
+    /// The lines.
+    pub lines: String,
+}
+
+/// The border between the server and an ecosystem.
+pub trait Ecosystem: Send + Sync {
+    /// What the server must know.
+    fn info(&self) -> &'static Info;
+
+    /// Answers a request below the mount.
+    fn serve<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Response>>;
+
+    /// Whether a request brings its credentials in its body, so that a stale token in a header must not refuse it.
+    fn signs_in(&self, method: &Method, path: &str) -> bool {
+        let _ = (method, path);
+        false
+    }
+
+    /// An error in the protocol's own words.
+    fn error(&self, error: &Error) -> Response;
+
+    /// The lines that point its clients at a mount.
+    fn clients(&self, base: &BaseUrl) -> Vec<Snippet>;
+}
+
+/// The ecosystem of a name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static dyn Ecosystem> {
+    ALL.iter().copied().find(|ecosystem| ecosystem.info().name == name)
+}

@@ -17,7 +17,7 @@ pub mod path;
 pub mod reply;
 pub mod upload;
 
-pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request, response};
+pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request, response};
 pub use upload::Upload;
 
 /// A request whose body is read on demand and within limits.

@@ -1,1 +1,260 @@
-//! Stub.
+//! The engine that all ecosystems share: documents, files, publishes.
+//!
+//! An ecosystem turns a path into a typed request and calls one of the functions
+//! here with a [`Grant`]; it supplies pure functions for its documents and cannot
+//! go round the rules of names, rights, caching and durability that live here.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::access::{self, Action, Grant, Proxying, Target};
+use crate::blob::Blobs;
+use crate::catalog::{Catalog, Head};
+use crate::clock::Clock;
+use crate::digest::Digest;
+use crate::error::{Error, Kind, Result, Subject};
+use crate::format::BaseUrl;
+use crate::http::{HeaderMap, HeaderValue, Method, Upload};
+use crate::identity::{Caller, Identity};
+use crate::name::{PackageKey, PackageName};
+use crate::observe::Trace;
+use crate::upstream::{Fetcher, Upstream};
+
+pub mod artifact;
+pub mod document;
+pub mod publish;
+pub mod source;
+
+pub use artifact::{Artifact, Content};
+pub use document::Rendered;
+pub use source::Plan;
+
+/// `[registry]`: the engine's limits.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Memory for rendered and compressed documents.
+    pub rendered_cache_bytes: u64,
+    /// Memory for documents that are cut but not rendered.
+    pub parsed_cache_bytes: u64,
+    /// Documents above 1 MiB that are read or rendered at once.
+    pub large_documents_at_once: usize,
+    /// Largest publish, file included.
+    pub publish_limit_bytes: u64,
+    /// Largest metadata of a publish besides its file.
+    pub publish_metadata_limit_bytes: usize,
+    /// Most entries of a published archive.
+    pub archive_entries: u64,
+    /// Most bytes a published archive unpacks to.
+    pub archive_unpacked_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            rendered_cache_bytes: 256 << 20,
+            parsed_cache_bytes: 128 << 20,
+            large_documents_at_once: 2,
+            publish_limit_bytes: 350 << 20,
+            publish_metadata_limit_bytes: 16 << 20,
+            archive_entries: 100_000,
+            archive_unpacked_bytes: 2 << 30,
+        }
+    }
+}
+
+/// The handles an ecosystem works with.
+pub struct Registry {
+    config: Config,
+    access: access::Config,
+    catalog: Catalog,
+    identity: Arc<Identity>,
+    blobs: Blobs,
+    fetcher: Fetcher,
+    /// Upstreams of each ecosystem, in order.
+    upstreams: HashMap<String, Vec<Arc<Upstream>>>,
+    clock: Clock,
+    rendered: moka::future::Cache<PackageKey, Arc<document::Kept>>,
+    parsed: moka::future::Cache<PackageKey, Parsed>,
+    large_documents: Arc<tokio::sync::Semaphore>,
+    /// Changes of packages take turns, by the package's key.
+    turns: Vec<tokio::sync::Mutex<()>>,
+}
+
+/// A document that is cut but not rendered, of whatever format, and its weight in bytes.
+#[derive(Clone)]
+struct Parsed {
+    document: Arc<dyn Any + Send + Sync>,
+    weight: u32,
+}
+
+/// What a registry is built from.
+pub struct Parts {
+    /// Limits.
+    pub config: Config,
+    /// What the operator decided about rights.
+    pub access: access::Config,
+    /// Hosted packages.
+    pub catalog: Catalog,
+    /// Accounts and reservations.
+    pub identity: Arc<Identity>,
+    /// Bytes.
+    pub blobs: Blobs,
+    /// Upstream access.
+    pub fetcher: Fetcher,
+    /// Upstreams of each ecosystem, in order.
+    pub upstreams: HashMap<String, Vec<Arc<Upstream>>>,
+    /// The present time.
+    pub clock: Clock,
+}
+
+/// One request, as an ecosystem sees it.
+pub struct Call<'a> {
+    /// The engine.
+    pub registry: &'a Registry,
+    /// Who asks.
+    pub caller: Arc<Caller>,
+    /// The method.
+    pub method: Method,
+    /// The raw path below the mount, with its leading slash.
+    pub path: &'a str,
+    /// The raw query.
+    pub query: Option<&'a str>,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// The body.
+    pub body: Upload,
+    /// The mount as the client addresses it.
+    pub base: BaseUrl,
+    /// Notes for the log line.
+    pub trace: &'a Trace,
+}
+
+impl Registry {
+    /// Assembles the engine.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, access, catalog, identity, blobs, fetcher, upstreams, clock } = parts;
+        let rendered = moka::future::Cache::builder()
+            .max_capacity(config.rendered_cache_bytes)
+            .weigher(|_, kept: &Arc<document::Kept>| kept.weight())
+            .time_to_idle(std::time::Duration::from_secs(3600))
+            .build();
+        let parsed = moka::future::Cache::builder()
+            .max_capacity(config.parsed_cache_bytes)
+            .weigher(|_, parsed: &Parsed| parsed.weight)
+            .time_to_idle(std::time::Duration::from_secs(300))
+            .build();
+        let large_documents = Arc::new(tokio::sync::Semaphore::new(config.large_documents_at_once.max(1)));
+        let turns = std::iter::repeat_with(tokio::sync::Mutex::default).take(256).collect();
+        Self { config, access, catalog, identity, blobs, fetcher, upstreams, clock, rendered, parsed, large_documents, turns }
+    }
+
+    /// The limits.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What the operator decided about rights.
+    #[must_use]
+    pub fn access(&self) -> &access::Config {
+        &self.access
+    }
+
+    /// Hosted packages.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Accounts and reservations.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Stored bytes.
+    #[must_use]
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Access to upstreams.
+    #[must_use]
+    pub fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
+    }
+
+    /// The present time.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The upstreams of an ecosystem, in order.
+    #[must_use]
+    pub fn upstreams(&self, ecosystem: &str) -> &[Arc<Upstream>] {
+        self.upstreams.get(ecosystem).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every upstream of every ecosystem.
+    pub fn all_upstreams(&self) -> impl Iterator<Item = (&str, &Arc<Upstream>)> {
+        self.upstreams.iter().flat_map(|(ecosystem, upstreams)| upstreams.iter().map(move |upstream| (ecosystem.as_str(), upstream)))
+    }
+
+    /// Where a name comes from, and the proof that the caller may do this with it.
+    ///
+    /// The answer for a name the caller may not know of is the answer for a name
+    /// that does not exist.
+    ///
+    /// # Errors
+    /// As `access` decides; also for a deleted package, which only its record remembers.
+    pub async fn grant(&self, ecosystem: &'static str, caller: &Caller, name: &PackageName, action: Action) -> Result<(Plan, Grant)> {
+        let head = self.catalog.head(ecosystem, name).await?;
+        let reservations = self.identity.reservations().await?;
+        let merges = reservations.find(ecosystem, name).map(|reservation| reservation.merge);
+        let plan = Plan::new(head, merges, self.upstreams(ecosystem), name);
+        // What the caller would hear of a name that nobody hosts. Where that is not
+        // «not found», a hidden package must not answer «not found» either.
+        let unhosted = || Grant::public_upstream(caller, ecosystem, name, Proxying::from(&self.access));
+        let absent = || unhosted().err().unwrap_or_else(|| Error::not_found(Subject::Package));
+        let grant = match &plan {
+            Plan::Hosted(head) | Plan::Merged(head, _) => {
+                let target = Target { ecosystem, name, package: Some(head.package.id) };
+                match access::grant(caller, target, &head.policy, action) {
+                    Ok(_) if head.package.deleted_at.is_some() => return Err(absent()),
+                    Err(error) if error.kind() == Kind::NotFound => return Err(absent()),
+                    result => result?,
+                }
+            }
+            Plan::Proxied(_) => unhosted()?,
+            Plan::Nowhere => return Err(absent()),
+        };
+        Ok((plan, grant))
+    }
+
+    /// As [`Registry::grant`], for a request that only a hosted package can answer.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when the name is not hosted; otherwise as [`Registry::grant`].
+    pub async fn grant_hosted(&self, ecosystem: &'static str, caller: &Caller, name: &PackageName, action: Action) -> Result<(Arc<Head>, Grant)> {
+        let (plan, grant) = self.grant(ecosystem, caller, name, action).await?;
+        match plan.head() {
+            Some(head) => Ok((Arc::clone(head), grant)),
+            None if action == Action::Read => Err(Error::not_found(Subject::Package)),
+            None => Err(Error::new(Kind::Forbidden, Subject::Package).saying("the package is an upstream's and cannot be changed here")),
+        }
+    }
+}
+
+/// The entity tag of a representation: its digest, and the coding if it is not identity.
+fn entity_tag(digest: &Digest, coding: Option<&str>) -> HeaderValue {
+    let hex = &digest.hex()[..32];
+    let text = coding.map_or_else(|| format!("\"{hex}\""), |coding| format!("\"{hex}-{coding}\""));
+    // Hex, a dash and a coding's name are always a valid value.
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}

@@ -1,1 +1,212 @@
-//! Stub.
+//! The listening side: accept, serve, drain.
+//!
+//! One task per connection; hyper speaks HTTP/1.1 and HTTP/2. Everything a client
+//! can hold on to has a limit: the number of connections, the time for a head, for
+//! a part of a body, for taking an answer, the size of a head. A reload replaces
+//! what requests are answered with; requests that have begun finish with what they
+//! began with.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::error::{Error, Result, Subject};
+use crate::observe::METRICS;
+use crate::registry::Registry;
+
+mod answer;
+pub mod config;
+mod connection;
+mod origin;
+mod router;
+mod serve;
+pub mod tls;
+
+pub use config::{Config, TlsConfig};
+
+use connection::Patient;
+use serve::FailedLogins;
+
+/// What requests are answered with; a reload replaces it as a whole.
+pub struct State {
+    /// Settings of the listening side.
+    pub config: Config,
+    /// The address clients use, if the operator says so; without a trailing slash.
+    pub public_url: Option<String>,
+    /// The engine.
+    pub registry: Arc<Registry>,
+    /// Whether requests for packages are answered by the ecosystems named here.
+    pub enabled: Vec<String>,
+}
+
+/// A server that listens.
+pub struct Server {
+    state: Arc<ArcSwap<State>>,
+    listeners: Vec<(TcpListener, Option<TlsAcceptor>)>,
+    connections: Arc<Semaphore>,
+    failed_logins: Arc<FailedLogins>,
+}
+
+impl Server {
+    /// Opens the listening sockets.
+    ///
+    /// # Errors
+    /// With the address that cannot be listened on.
+    pub async fn bind(state: Arc<ArcSwap<State>>, certificates: Option<&Arc<tls::Certificates>>) -> Result<Self> {
+        let config = state.load().config.clone();
+        let mut listeners = Vec::new();
+        for address in &config.listen {
+            listeners.push((listen(*address).await?, None));
+        }
+        if let (Some(tls), Some(certificates)) = (&config.tls, certificates) {
+            let acceptor = TlsAcceptor::from(certificates.server_config()?);
+            for address in &tls.listen {
+                listeners.push((listen(*address).await?, Some(acceptor.clone())));
+            }
+        }
+        let connections = Arc::new(Semaphore::new(config.connections_limit));
+        let failed_logins = Arc::new(FailedLogins::new(config.failed_logins_per_minute));
+        Ok(Self { state, listeners, connections, failed_logins })
+    }
+
+    /// The addresses listened on, with their scheme: `http://127.0.0.1:8080`.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        let scheme = |tls: &Option<TlsAcceptor>| if tls.is_some() { "https" } else { "http" };
+        self.listeners.iter().filter_map(|(listener, tls)| Some(format!("{}://{}", scheme(tls), listener.local_addr().ok()?))).collect()
+    }
+
+    /// Serves until `stop` turns true, then lets running requests finish for a while.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let graceful = GracefulShutdown::new();
+        let mut accepting = tokio::task::JoinSet::new();
+        for (listener, tls) in self.listeners {
+            let door = Door {
+                state: Arc::clone(&self.state),
+                tls,
+                connections: Arc::clone(&self.connections),
+                failed_logins: Arc::clone(&self.failed_logins),
+            };
+            accepting.spawn(door.accept(listener, graceful.watcher(), stop.clone()));
+        }
+        // An error means that the sender is gone, which is a stop too.
+        let _ = stop.wait_for(|stop| *stop).await;
+        while accepting.join_next().await.is_some() {}
+        let drain = Duration::from_secs(self.state.load().config.drain_seconds);
+        if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+            tracing::warn!("requests were still running at the end of the drain time");
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| Error::invalid(Subject::Config, format!("cannot listen on {address}: {error}")))
+}
+
+/// One listening socket's way in.
+struct Door {
+    state: Arc<ArcSwap<State>>,
+    tls: Option<TlsAcceptor>,
+    connections: Arc<Semaphore>,
+    failed_logins: Arc<FailedLogins>,
+}
+
+impl Door {
+    async fn accept(self, listener: TcpListener, watcher: Watcher, mut stop: watch::Receiver<bool>) {
+        let door = Arc::new(self);
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, most likely: waiting lets some be freed.
+                    tracing::warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&door.connections).try_acquire_owned() else {
+                tracing::debug!(%peer, "too many connections");
+                continue;
+            };
+            let (door, watcher) = (Arc::clone(&door), watcher.clone());
+            tokio::spawn(async move {
+                METRICS.connection(1);
+                door.connection(stream, peer, watcher).await;
+                METRICS.connection(-1);
+                drop(place);
+            });
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+        let config = self.state.load().config.clone();
+        // Small answers must not wait for the acknowledgement of earlier ones; failing to say so only costs time.
+        let _ = stream.set_nodelay(true);
+        let stream = Patient::new(stream, Duration::from_secs(config.write_seconds));
+        match &self.tls {
+            None => self.speak(stream, peer, &config, false, watcher).await,
+            Some(acceptor) => {
+                let handshake = tokio::time::timeout(Duration::from_secs(config.header_seconds), acceptor.accept(stream));
+                match handshake.await {
+                    Ok(Ok(stream)) => self.speak(stream, peer, &config, true, watcher).await,
+                    Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+                }
+            }
+        }
+    }
+
+    async fn speak<S>(&self, stream: S, peer: SocketAddr, config: &Config, tls: bool, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let builder = protocol(config);
+        let (state, failed_logins) = (Arc::clone(&self.state), Arc::clone(&self.failed_logins));
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let (state, failed_logins) = (state.load_full(), Arc::clone(&failed_logins));
+            async move { Ok::<_, std::convert::Infallible>(serve::serve(&state, request, peer, tls, &failed_logins).await) }
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%peer, %error, "connection ended with an error");
+        }
+    }
+}
+
+fn protocol(config: &Config) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(config.header_seconds))
+        .max_buf_size(config.header_limit_bytes.max(8 << 10))
+        .max_headers(config.headers_limit)
+        .half_close(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(config.streams_limit)
+        .max_header_list_size(u32::try_from(config.header_limit_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(20)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .max_send_buf_size(1 << 20)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}

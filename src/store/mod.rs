@@ -6,15 +6,18 @@
 //! under compare-and-swap they need many tries, so sums are kept in memory and
 //! references are rows.
 
+use std::collections::HashSet;
 use std::ops::Bound;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::error::Result;
+use crate::error::{Error, Result, Subject};
 
 pub mod memory;
 pub mod redb;
+#[cfg(test)]
+mod suite;
 pub mod table;
 
 /// A named key space. Each back end keeps key spaces apart.
@@ -63,6 +66,17 @@ impl Batch {
         self.conditions.extend(other.conditions);
         self.changes.extend(other.changes);
     }
+
+    /// Refuses a batch that changes one key twice: which change counts would be an accident of order.
+    fn check(&self) -> Result<()> {
+        let mut keys = HashSet::with_capacity(self.changes.len());
+        for Change::Put(table, key, _) | Change::Delete(table, key) in &self.changes {
+            if !keys.insert((*table, key)) {
+                return Err(Error::internal(Subject::Store, format!("a batch changes a key of table {} twice", table.0)));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What became of a batch.
@@ -108,4 +122,13 @@ pub fn prefix(prefix: &[u8]) -> KeyRange {
         end.pop();
     }
     (Bound::Included(Bytes::copy_from_slice(prefix)), Bound::Unbounded)
+}
+
+/// Whether a range can hold no key at all. The ordered maps underneath panic on some of these.
+fn holds_nothing((start, end): &KeyRange) -> bool {
+    match (start, end) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        (Bound::Included(start), Bound::Included(end)) => start > end,
+        (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => start >= end,
+    }
 }

@@ -1,1 +1,294 @@
-//! Stub.
+//! Upstream registries: documents and files fetched once, verified, kept, served again.
+//!
+//! Nothing here knows an ecosystem. A document is asked for with an
+//! [`Ask`](crate::format::Ask) and a check that
+//! refuses what is not such a document; a file is asked for with the digests that
+//! an index promised. What is kept is described in `cache.redb` by [`Entry`] and
+//! [`KeptFile`] records; the bytes are cached blobs.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::blob::{Blobs, Purpose};
+use crate::clock::{Clock, Timestamp};
+use crate::digest::Digest;
+use crate::error::{Error, Kind, Result, Subject};
+use crate::format::Ask;
+use crate::http::{HeaderMap, HeaderValue, header};
+use crate::name::PackageKey;
+use crate::store::table::{Key, Table};
+use crate::store::{Batch, Store};
+
+pub mod artifact;
+pub mod breaker;
+pub mod client;
+pub mod config;
+pub mod flight;
+pub mod freshness;
+pub mod guard;
+pub mod verdict;
+
+pub use artifact::{Filling, KeptFile};
+pub use client::Upstream;
+pub use config::{Config, UpstreamConfig};
+pub use verdict::Verdict;
+
+use client::Answer;
+use flight::{Flights, Landed};
+use freshness::Judgement;
+
+/// What is known of a document, or of its absence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The body, or `None` when the upstream said there is none.
+    pub body: Option<BodyRef>,
+    /// The upstream's entity tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// The upstream's modification date, as it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_modified: Option<String>,
+    /// When the upstream last confirmed it.
+    pub checked_at: Timestamp,
+}
+
+/// A body among the cached blobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyRef {
+    /// Its blob.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// A document and how it was come by.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// What is known.
+    pub entry: Arc<Entry>,
+    /// How it was come by.
+    pub verdict: Verdict,
+}
+
+/// How new a document must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// As the lifetimes say.
+    Usual,
+    /// Confirmed by the upstream now, unless that happened a moment ago: the caller
+    /// misses something in the one it has.
+    Newest,
+}
+
+/// Refuses bytes that are not the document that was asked for.
+pub type Check = Arc<dyn Fn(&Bytes) -> Result<()> + Send + Sync>;
+
+type Shared<T> = std::result::Result<T, Arc<Error>>;
+
+/// Fetches from upstreams and remembers. Cheap to clone.
+#[derive(Clone)]
+pub struct Fetcher(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    store: Arc<dyn Store>,
+    blobs: Blobs,
+    clock: Clock,
+    entries: moka::sync::Cache<PackageKey, Arc<Entry>>,
+    documents: Flights<PackageKey, Shared<(Arc<Entry>, Verdict)>>,
+    files: moka::sync::Cache<PackageKey, Arc<KeptFile>>,
+    fills: Flights<PackageKey, Shared<Filling>>,
+}
+
+const ENTRIES: Table<Entry> = Table::new("upstream_documents");
+
+impl Fetcher {
+    /// A fetcher that keeps its records in `store` (the cache, not the truth) and bodies in `blobs`.
+    #[must_use]
+    pub fn new(config: Config, store: Arc<dyn Store>, blobs: Blobs, clock: Clock) -> Self {
+        Self(Arc::new(Inner {
+            config,
+            store,
+            blobs,
+            clock,
+            entries: moka::sync::Cache::new(100_000),
+            documents: Flights::default(),
+            files: moka::sync::Cache::new(200_000),
+            fills: Flights::default(),
+        }))
+    }
+
+    /// Whether no upstream is asked for anything, by configuration.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        self.0.config.offline
+    }
+
+    /// A document, from the cache or the upstream.
+    ///
+    /// # Errors
+    /// [`Kind::BadUpstream`] or [`Kind::Unavailable`] when the upstream fails and nothing usable is kept.
+    pub async fn document(&self, upstream: &Arc<Upstream>, ask: &Ask, need: Need, check: &Check) -> Result<Fetched> {
+        let key = document_key(upstream, &ask.path);
+        let known = self.known(key, upstream, &ask.path).await?;
+        let now = self.0.clock.now();
+        if let Some(entry) = &known {
+            let mut judgement = freshness::judge(entry.body.is_some(), entry.checked_at, now, upstream.lifetimes());
+            if self.0.config.offline {
+                let verdict = if judgement == Judgement::Fresh { Verdict::Hit } else { Verdict::StaleOffline };
+                return Ok(Fetched { entry: Arc::clone(entry), verdict });
+            }
+            if need == Need::Newest && now.since(entry.checked_at) >= upstream.lifetimes().negative {
+                judgement = Judgement::Expired;
+            }
+            match judgement {
+                Judgement::Fresh => return Ok(Fetched { entry: Arc::clone(entry), verdict: Verdict::Hit }),
+                Judgement::Usable => {
+                    self.0.documents.depart(key, self.refresh(key, upstream, ask, check, known.clone()));
+                    return Ok(Fetched { entry: Arc::clone(entry), verdict: Verdict::StaleUpdating });
+                }
+                Judgement::Expired => {}
+            }
+        } else if self.0.config.offline {
+            return Err(Error::new(Kind::Unavailable, Subject::Upstream).saying("this server is offline and does not hold the document"));
+        }
+        let landed = self.0.documents.join(key, self.refresh(key, upstream, ask, check, known.clone())).await;
+        let error = match landed {
+            Landed::Led(Ok((entry, verdict))) => return Ok(Fetched { entry, verdict }),
+            Landed::Joined(Ok((entry, _))) => return Ok(Fetched { entry, verdict: Verdict::Joined }),
+            Landed::Led(Err(error)) | Landed::Joined(Err(error)) => error.repeat(),
+            Landed::Lost => Error::new(Kind::Unavailable, Subject::Upstream),
+        };
+        match known {
+            Some(entry) if freshness::serves_after_failure(entry.body.is_some(), entry.checked_at, now, upstream.lifetimes()) => {
+                tracing::warn!(upstream = upstream.name(), path = ask.path, error = ?error, "upstream failed, serving the kept document");
+                Ok(Fetched { entry, verdict: Verdict::StaleError })
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Whether an upstream is known to have a document, without asking it.
+    ///
+    /// # Errors
+    /// When the cache's store fails.
+    pub async fn holds(&self, upstream: &Upstream, ask: &Ask) -> Result<bool> {
+        let known = self.known(document_key(upstream, &ask.path), upstream, &ask.path).await?;
+        Ok(known.is_some_and(|entry| entry.body.is_some()))
+    }
+
+    /// The bytes of a document's body.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when they were evicted meanwhile.
+    pub async fn body(&self, body: &BodyRef) -> Result<Bytes> {
+        let blob = self.0.blobs.read(&body.digest).await?.ok_or_else(|| Error::not_found(Subject::Blob))?;
+        blob.bytes(body.size).await
+    }
+
+    /// What is known of a document without asking anyone; `None` also when its body was evicted.
+    async fn known(&self, key: PackageKey, upstream: &Upstream, path: &str) -> Result<Option<Arc<Entry>>> {
+        if let Some(entry) = self.0.entries.get(&key) {
+            return Ok(Some(entry));
+        }
+        let Some(stored) = ENTRIES.get(&*self.0.store, entry_key(upstream, path)).await? else { return Ok(None) };
+        if let Some(body) = &stored.value.body
+            && !self.0.blobs.contains(&body.digest).await?
+        {
+            return Ok(None);
+        }
+        let entry = Arc::new(stored.value);
+        self.0.entries.insert(key, Arc::clone(&entry));
+        Ok(Some(entry))
+    }
+
+    /// Forgets what memory holds of a document whose body turned out to be gone.
+    pub fn forget(&self, upstream: &Upstream, ask: &Ask) {
+        self.0.entries.invalidate(&document_key(upstream, &ask.path));
+    }
+
+    /// The work of asking the upstream, as a flight's start.
+    fn refresh(
+        &self,
+        key: PackageKey,
+        upstream: &Arc<Upstream>,
+        ask: &Ask,
+        check: &Check,
+        known: Option<Arc<Entry>>,
+    ) -> impl FnOnce(flight::Announce<Shared<(Arc<Entry>, Verdict)>>) -> futures_util::future::BoxFuture<'static, ()> + use<> {
+        let (fetcher, upstream, ask, check) = (self.clone(), Arc::clone(upstream), ask.clone(), Arc::clone(check));
+        move |announce| {
+            Box::pin(async move {
+                let result = fetcher.ask(key, &upstream, &ask, &check, known).await;
+                announce.result(result.map_err(Arc::new));
+            })
+        }
+    }
+
+    async fn ask(
+        &self,
+        key: PackageKey,
+        upstream: &Upstream,
+        ask: &Ask,
+        check: &Check,
+        known: Option<Arc<Entry>>,
+    ) -> Result<(Arc<Entry>, Verdict)> {
+        let known = known.filter(|entry| entry.body.is_some());
+        let headers = conditional_headers(ask, known.as_deref());
+        let answer = upstream.get(&upstream.address(&ask.path)?, headers).await?;
+        let now = self.0.clock.now();
+        let (entry, verdict) = match answer {
+            Answer::Absent => (Entry { body: None, etag: None, last_modified: None, checked_at: now }, Verdict::Miss),
+            Answer::NotModified => {
+                // The client only reports this for a conditional request, so something is known.
+                let known = known.ok_or_else(|| Error::new(Kind::BadUpstream, Subject::Upstream))?;
+                (Entry { checked_at: now, ..(*known).clone() }, Verdict::Revalidated)
+            }
+            Answer::Body(response) => {
+                let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+                let (etag, last_modified) = (text(header::ETAG), text(header::LAST_MODIFIED));
+                let bytes = upstream.read(response, self.0.config.document_limit_bytes).await.inspect_err(|_| upstream.count_failure())?;
+                let (checked, check) = (bytes.clone(), Arc::clone(check));
+                // Reading tens of megabytes of JSON would hold up the reactor.
+                tokio::task::spawn_blocking(move || check(&checked))
+                    .await
+                    .map_err(|error| Error::internal(Subject::Upstream, error))?
+                    .map_err(|error| Error::new(Kind::BadUpstream, Subject::Upstream).saying("the upstream's document cannot be read").because(error))?;
+                let size = bytes.len() as u64;
+                let lease = self.0.blobs.put(Purpose::Cached, bytes).await?;
+                (Entry { body: Some(BodyRef { digest: *lease.digest(), size }), etag, last_modified, checked_at: now }, Verdict::Miss)
+            }
+        };
+        let entry = Arc::new(entry);
+        let mut batch = Batch::new();
+        ENTRIES.put(&mut batch, entry_key(upstream, &ask.path), &entry)?;
+        self.0.store.commit(batch).await?;
+        self.0.entries.insert(key, Arc::clone(&entry));
+        Ok((entry, verdict))
+    }
+}
+
+fn conditional_headers(ask: &Ask, known: Option<&Entry>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, HeaderValue::from_static(ask.accept));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    let value = |text: &Option<String>| text.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
+    if let Some(known) = known {
+        if let Some(etag) = value(&known.etag) {
+            headers.insert(header::IF_NONE_MATCH, etag);
+        } else if let Some(date) = value(&known.last_modified) {
+            headers.insert(header::IF_MODIFIED_SINCE, date);
+        }
+    }
+    headers
+}
+
+fn document_key(upstream: &Upstream, path: &str) -> PackageKey {
+    PackageKey::new(upstream.identity(), path)
+}
+
+fn entry_key(upstream: &Upstream, path: &str) -> Key {
+    Key::new().text(upstream.identity()).text(path)
+}

@@ -1,0 +1,208 @@
+//! Reading a blob: from memory when it is small, else in large chunks from its file.
+//!
+//! A chunk that the kernel has in its cache is read at once on the thread that asks
+//! (`preadv2` with `RWF_NOWAIT`): 0.65 µs for 20 KB against 6 µs and more through a
+//! blocking thread. Only what must come from the disk takes that way. A file that
+//! ends before its length is an error of the stream: a client never takes a part for
+//! the whole.
+
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::stream;
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::disk::failed;
+use crate::digest::Digest;
+use crate::error::{Error, Kind, Result, Subject};
+use crate::http::ChunkStream;
+
+/// A blob at hand. Its file may be removed meanwhile; this handle still reads all of it.
+pub struct Blob {
+    digest: Digest,
+    size: u64,
+    source: Source,
+}
+
+enum Source {
+    Memory(Bytes),
+    File(Arc<File>, Arc<Buffers>),
+}
+
+impl Blob {
+    pub(super) fn memory(digest: Digest, bytes: Bytes) -> Self {
+        Self { digest, size: bytes.len() as u64, source: Source::Memory(bytes) }
+    }
+
+    pub(super) fn file(digest: Digest, size: u64, file: File, buffers: Arc<Buffers>) -> Self {
+        Self { digest, size, source: Source::File(Arc::new(file), buffers) }
+    }
+
+    /// Its digest.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The whole content, if it is small enough to be kept in memory.
+    #[must_use]
+    pub fn small(&self) -> Option<Bytes> {
+        match &self.source {
+            Source::Memory(bytes) => Some(bytes.clone()),
+            Source::File(..) => None,
+        }
+    }
+
+    /// The whole content.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`] past the limit; [`Kind::Internal`] when the file is shorter than it was or the disk fails.
+    pub async fn bytes(&self, limit_bytes: u64) -> Result<Bytes> {
+        if self.size > limit_bytes {
+            return Err(Error::new(Kind::TooLarge, Subject::Blob).saying(format!("larger than {limit_bytes} bytes")));
+        }
+        match &self.source {
+            Source::Memory(bytes) => Ok(bytes.clone()),
+            Source::File(file, _) => read_whole(file, self.size).await.map_err(failed),
+        }
+    }
+
+    /// The bytes of a range, cut to the blob's size. The stream ends with an error if they cannot all be read.
+    #[must_use]
+    pub fn chunks(self, range: Range<u64>) -> ChunkStream {
+        let end = range.end.min(self.size);
+        let start = range.start.min(end);
+        match self.source {
+            Source::Memory(bytes) => {
+                // Both are at most the length of a slice.
+                let part = bytes.slice(usize::try_from(start).unwrap_or(0)..usize::try_from(end).unwrap_or(0));
+                Box::pin(stream::iter((!part.is_empty()).then_some(Ok(part))))
+            }
+            Source::File(file, buffers) => Box::pin(stream::try_unfold(start, move |position| {
+                let (file, buffers) = (Arc::clone(&file), Arc::clone(&buffers));
+                async move {
+                    if position >= end {
+                        return Ok(None);
+                    }
+                    let chunk = buffers.read(&file, position, end - position).await?;
+                    let next = position + chunk.len() as u64;
+                    Ok(Some((chunk, next)))
+                }
+            })),
+        }
+    }
+}
+
+/// Size of the chunks of a large blob.
+pub(super) const CHUNK: usize = 256 << 10;
+
+/// Buffers that are used again, so that reading neither allocates nor zeroes a chunk's memory each time.
+pub(super) struct Buffers {
+    idle: Mutex<Vec<Box<[u8]>>>,
+    most: usize,
+}
+
+impl Buffers {
+    /// Keeps at most `most` idle buffers of 256 KiB each.
+    pub(super) fn new(most: usize) -> Self {
+        Self { idle: Mutex::default(), most }
+    }
+
+    /// Reads at least one and at most `most` bytes at `position`, at most one chunk.
+    pub(super) async fn read(self: &Arc<Self>, file: &Arc<File>, position: u64, most: u64) -> io::Result<Bytes> {
+        let length = usize::try_from(most).unwrap_or(CHUNK).min(CHUNK);
+        let mut buffer = self.take(length);
+        let read = match rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut buffer.bytes[..length])], position, ReadWriteFlags::NOWAIT) {
+            // Fewer than asked for is progress: the rest may be on disk only.
+            Ok(read) => read,
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => {
+                let file = Arc::clone(file);
+                let waited = tokio::task::spawn_blocking(move || {
+                    let read = read_some(&file, &mut buffer.bytes[..length], position);
+                    (buffer, read)
+                });
+                let (back, read) = waited.await.map_err(io::Error::other)?;
+                buffer = back;
+                read?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if read == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a blob's file is shorter than the blob"));
+        }
+        buffer.length = read;
+        Ok(Bytes::from_owner(buffer))
+    }
+
+    fn take(self: &Arc<Self>, length: usize) -> Buffer {
+        if length < CHUNK / 4 {
+            return Buffer { bytes: vec![0; length].into(), length, home: None };
+        }
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Buffer { bytes: idle.unwrap_or_else(|| vec![0; CHUNK].into()), length, home: Some(Arc::clone(self)) }
+    }
+}
+
+struct Buffer {
+    bytes: Box<[u8]>,
+    length: usize,
+    home: Option<Arc<Buffers>>,
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.take() {
+            let mut idle = home.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.len() < home.most {
+                idle.push(std::mem::take(&mut self.bytes));
+            }
+        }
+    }
+}
+
+/// Reads a whole file whose size is known.
+pub(super) async fn read_whole(file: &Arc<File>, size: u64) -> io::Result<Bytes> {
+    let size = usize::try_from(size).map_err(io::Error::other)?;
+    let mut bytes = vec![0; size];
+    if size == 0 {
+        return Ok(Bytes::new());
+    }
+    match rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut bytes)], 0, ReadWriteFlags::NOWAIT) {
+        Ok(read) if read == size => return Ok(bytes.into()),
+        _ => {}
+    }
+    let file = Arc::clone(file);
+    let read = move || file.read_exact_at(&mut bytes, 0).map(|()| Bytes::from(bytes));
+    tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+}
+
+fn read_some(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match file.read_at(&mut buffer[read..], position + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // What was read is good; the next call meets the error again.
+            Err(_) if read > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}

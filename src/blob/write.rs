@@ -1,0 +1,228 @@
+//! Writing a blob: hashed while it is written, kept when the caller says so.
+//!
+//! Hashing and writing are work for a blocking thread. A hop to one costs about 6 µs,
+//! so bytes are collected to about a MiB first; while one part is hashed and written
+//! the next is collected. A body that never reaches that size takes one hop in all.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use super::disk::{self, Disk, Temporary, failed, full};
+use super::{Blobs, Lease, Purpose, blocking, id_of};
+use crate::digest::{Algorithm, Digests, Hasher};
+use crate::error::{Error, Kind, Result, Subject};
+
+/// A blob that is being written. Dropping it removes what was written.
+pub struct BlobWriter {
+    blobs: Blobs,
+    purpose: Purpose,
+    limit_bytes: u64,
+    written: u64,
+    collected: Vec<Bytes>,
+    collected_bytes: usize,
+    progress: Progress,
+}
+
+enum Progress {
+    Idle(Sink),
+    Writing(JoinHandle<Result<Sink>>),
+    /// An error was reported already.
+    Broken,
+}
+
+impl BlobWriter {
+    pub(super) fn new(blobs: Blobs, purpose: Purpose, further: &[Algorithm], limit_bytes: u64) -> Self {
+        let sink = Sink::new(&blobs, purpose, further);
+        let progress = Progress::Idle(sink);
+        Self { blobs, purpose, limit_bytes, written: 0, collected: Vec::new(), collected_bytes: 0, progress }
+    }
+
+    /// Takes the next bytes. Waits while the disk is more than a part behind.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`] past the limit; [`Kind::Unavailable`] with [`Subject::Blob`] when the disk is full.
+    /// After an error the blob cannot be completed.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.written = self.written.saturating_add(bytes.len() as u64);
+        if self.written > self.limit_bytes {
+            self.progress = Progress::Broken;
+            return Err(Error::new(Kind::TooLarge, Subject::Blob).saying(format!("larger than {} bytes", self.limit_bytes)));
+        }
+        self.collected_bytes += bytes.len();
+        self.collected.push(bytes);
+        if self.collected_bytes as u64 >= self.blobs.0.config.write_coalesce_bytes {
+            let mut sink = self.sink().await?;
+            let frames = std::mem::take(&mut self.collected);
+            self.collected_bytes = 0;
+            self.progress = Progress::Writing(tokio::task::spawn_blocking(move || {
+                sink.write(&frames)?;
+                Ok(sink)
+            }));
+        }
+        Ok(())
+    }
+
+    /// Bytes taken so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Writes the rest. The blob is not kept yet.
+    ///
+    /// # Errors
+    /// As [`BlobWriter::write`].
+    pub async fn finish(mut self) -> Result<Staged> {
+        let mut sink = self.sink().await?;
+        let frames = std::mem::take(&mut self.collected);
+        let (blobs, purpose, size) = (self.blobs.clone(), self.purpose, self.written);
+        blocking(move || {
+            sink.write(&frames)?;
+            let (digests, (temporary, file)) = sink.finish()?;
+            Ok(Staged { blobs, purpose, digests, size, temporary, file })
+        })
+        .await
+    }
+
+    /// The sink, once it is idle.
+    async fn sink(&mut self) -> Result<Sink> {
+        match std::mem::replace(&mut self.progress, Progress::Broken) {
+            Progress::Idle(sink) => Ok(sink),
+            Progress::Writing(part) => part.await.map_err(|error| Error::internal(Subject::Blob, error))?,
+            Progress::Broken => Err(Error::internal(Subject::Blob, "written to after an error")),
+        }
+    }
+}
+
+/// A blob that is written whole and hashed, to be kept or dropped.
+pub struct Staged {
+    blobs: Blobs,
+    purpose: Purpose,
+    digests: Digests,
+    size: u64,
+    temporary: Temporary,
+    file: File,
+}
+
+impl Staged {
+    /// Its digests: SHA-256 and those asked for.
+    #[must_use]
+    pub fn digests(&self) -> &Digests {
+        &self.digests
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Opens the content from its beginning, to be read on a blocking thread.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(&self) -> Result<File> {
+        self.temporary.open().map_err(failed)
+    }
+
+    /// Makes it a blob. When this returns a hosted blob survives a crash, name and all;
+    /// of a cached one the content is on disk, so that its name never stands for less.
+    ///
+    /// # Errors
+    /// When the disk fails; nothing is kept then.
+    pub async fn keep(self) -> Result<Lease> {
+        blocking(move || self.keep_now()).await
+    }
+
+    pub(super) fn keep_now(self) -> Result<Lease> {
+        let Self { blobs, purpose, digests, size, temporary, file } = self;
+        let id = id_of(&digests.sha256).ok_or_else(|| Error::internal(Subject::Blob, "not a SHA-256"))?;
+        // Before the name exists, so that no sweep can see it without the lease.
+        let lease = blobs.0.leases.take(id, digests.sha256, || size);
+        match purpose {
+            Purpose::Hosted => {
+                file.sync_all().map_err(failed)?;
+                temporary.into_place(&id).map_err(failed)?;
+                blobs.0.disk.sync_names(&id).map_err(failed)?;
+                // From now on the truth may name it, so it is no longer the cache's to evict.
+                blobs.0.index.forget(&id);
+            }
+            Purpose::Cached => {
+                file.sync_data().map_err(failed)?;
+                temporary.into_place(&id).map_err(failed)?;
+                blobs.0.index.enter(id, size, blobs.0.clock.now());
+            }
+        }
+        Ok(lease)
+    }
+}
+
+/// The file and the hash of a blob in the making. Blocks.
+pub(super) struct Sink {
+    disk: Arc<Disk>,
+    /// Free bytes that must be left on the disk.
+    reserve_bytes: u64,
+    hasher: Hasher,
+    file: Option<(Temporary, File)>,
+}
+
+impl Sink {
+    pub(super) fn new(blobs: &Blobs, purpose: Purpose, further: &[Algorithm]) -> Self {
+        let reserve_bytes = match purpose {
+            Purpose::Hosted => 0,
+            Purpose::Cached => blobs.0.config.hosted_reserve_bytes,
+        };
+        Self { disk: Arc::clone(&blobs.0.disk), reserve_bytes, hasher: Hasher::new(further), file: None }
+    }
+
+    /// Takes in the frames and writes them.
+    pub(super) fn write(&mut self, frames: &[Bytes]) -> Result<()> {
+        self.hash(frames);
+        self.store(frames)
+    }
+
+    pub(super) fn hash(&mut self, frames: &[Bytes]) {
+        for frame in frames {
+            self.hasher.update(frame);
+        }
+    }
+
+    pub(super) fn store(&mut self, frames: &[Bytes]) -> Result<()> {
+        let bytes: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
+        let free = self.disk.free().map_err(failed)?;
+        if free < self.reserve_bytes.saturating_add(bytes) {
+            return Err(full());
+        }
+        disk::append(self.file()?, frames).map_err(failed)
+    }
+
+    /// The file; it is made when it is first asked for.
+    pub(super) fn file(&mut self) -> Result<&File> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => self.disk.temporary().map_err(failed)?,
+        };
+        Ok(&self.file.insert(file).1)
+    }
+
+    /// The digests, and the file.
+    pub(super) fn finish(mut self) -> Result<(Digests, (Temporary, File))> {
+        self.file()?;
+        let file = self.file.ok_or_else(|| Error::internal(Subject::Blob, "no file"))?;
+        Ok((self.hasher.finish(), file))
+    }
+
+    /// The digests alone; the file goes.
+    pub(super) fn digests(self) -> Digests {
+        self.hasher.finish()
+    }
+}
+
+impl Staged {
+    pub(super) fn new(blobs: Blobs, purpose: Purpose, digests: Digests, size: u64, (temporary, file): (Temporary, File)) -> Self {
+        Self { blobs, purpose, digests, size, temporary, file }
+    }
+}

@@ -1,0 +1,189 @@
+//! Changes of hosted packages, each a plain function from what was read to one batch.
+//!
+//! Every change replaces the head on the condition that it is still the one that
+//! was read, and adds one to its generation. So two changes of one package never
+//! both win on the same ground, and no rendered document outlives its records.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use super::{BLOB_REFERENCES, FILES, FileRow, Head, NAMES, PACKAGES, VERSIONS, blob_key, file_key, name_key, package_key, version_key};
+use crate::clock::Timestamp;
+use crate::error::Result;
+use crate::name::{PackageName, Tag};
+use crate::package::{AccountId, File, Package, PackageId, Principal, RepositoryId, Role, Version, VersionId, Visibility};
+use crate::store::Batch;
+use crate::store::table::Stored;
+
+/// A version about to be published.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The ecosystem's name.
+    pub ecosystem: &'static str,
+    /// The package.
+    pub name: PackageName,
+    /// The account a new package will belong to.
+    pub owner: AccountId,
+    /// Who publishes.
+    pub publisher: AccountId,
+    /// Visibility of a new package.
+    pub visibility: Visibility,
+    /// Repository a new package is linked to, whose roles it then inherits.
+    pub repository: Option<RepositoryId>,
+    /// The version's number, canonical.
+    pub number: String,
+    /// The format's metadata.
+    pub manifest: Box<RawValue>,
+    /// Its files; their blobs are kept and leased.
+    pub files: Vec<File>,
+    /// Tags to point at it.
+    pub tags: Vec<Tag>,
+    /// A tag to point at it if the package does not have that tag yet.
+    pub first_tag: Option<Tag>,
+}
+
+/// Publishes a version; the package is made if `head` is `None`.
+///
+/// The batch holds the conditions *head unchanged* and *number never used*.
+///
+/// # Errors
+/// When a record cannot be encoded.
+pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, version: VersionId, now: Timestamp) -> Result<Batch> {
+    let mut batch = Batch::new();
+    let mut package = match head {
+        Some(head) => {
+            PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
+            head.package.clone()
+        }
+        None => {
+            NAMES.absent(&mut batch, name_key(draft.ecosystem, &draft.name));
+            NAMES.put(&mut batch, name_key(draft.ecosystem, &draft.name), &new_package)?;
+            new(draft, new_package, now)
+        }
+    };
+    if package.deleted_at.take().is_some() {
+        // Publishing again under a deleted name begins anew; what was deleted stays deleted.
+        package.tags.clear();
+    }
+    for tag in &draft.tags {
+        package.tags.insert(tag.clone(), draft.number.clone());
+    }
+    if let Some(tag) = &draft.first_tag {
+        package.tags.entry(tag.clone()).or_insert_with(|| draft.number.clone());
+    }
+    touch(&mut batch, package.clone(), now)?;
+    let record = Version {
+        id: version,
+        number: draft.number.clone(),
+        published_by: draft.publisher,
+        created_at: now,
+        updated_at: now,
+        manifest: draft.manifest.clone(),
+        files: draft.files.clone(),
+        deprecated: None,
+        deleted_at: None,
+    };
+    VERSIONS.absent(&mut batch, version_key(package.id, &draft.number));
+    VERSIONS.put(&mut batch, version_key(package.id, &draft.number), &record)?;
+    for file in &draft.files {
+        let row = FileRow { version: draft.number.clone(), file: file.clone() };
+        FILES.absent(&mut batch, file_key(package.id, &file.name));
+        FILES.put(&mut batch, file_key(package.id, &file.name), &row)?;
+        BLOB_REFERENCES.put(&mut batch, blob_key(&file.sha256, package.id, version, &file.name), &())?;
+    }
+    Ok(batch)
+}
+
+fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
+    Package {
+        id,
+        ecosystem: draft.ecosystem.to_owned(),
+        name: draft.name.clone(),
+        owner: draft.owner,
+        visibility: draft.visibility,
+        repository: draft.repository,
+        inherits: draft.repository.is_some(),
+        roles: BTreeMap::from([(Principal::User(draft.publisher), Role::Admin)]),
+        tags: BTreeMap::new(),
+        stars: BTreeMap::new(),
+        generation: 0,
+        created_at: now,
+        updated_at: now,
+        deleted_at: None,
+    }
+}
+
+/// Changes the head alone: tags, roles, visibility, links, stars.
+///
+/// # Errors
+/// When the record cannot be encoded.
+pub fn edit(head: &Head, now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Batch> {
+    let mut batch = Batch::new();
+    PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
+    let mut package = head.package.clone();
+    change(&mut package);
+    touch(&mut batch, package, now)?;
+    Ok(batch)
+}
+
+/// Sets or removes the warnings of versions.
+///
+/// # Errors
+/// When a record cannot be encoded.
+pub fn deprecate(head: &Head, versions: &[(Stored<Version>, Option<String>)], now: Timestamp) -> Result<Batch> {
+    let mut batch = edit(head, now, |_| {})?;
+    for (stored, warning) in versions {
+        let key = || version_key(head.package.id, &stored.value.number);
+        VERSIONS.unchanged(&mut batch, key(), stored);
+        let changed = Version { deprecated: warning.clone(), updated_at: now, ..stored.value.clone() };
+        VERSIONS.put(&mut batch, key(), &changed)?;
+    }
+    Ok(batch)
+}
+
+/// Deletes versions: they vanish from index and download at once, and their numbers
+/// stay used. Tags that pointed at them go; `moving` is a tag to point elsewhere
+/// instead, with the number it then has. Blobs stay referenced, so that a restore
+/// finds them.
+///
+/// # Errors
+/// When a record cannot be encoded.
+pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option<(Tag, String)>, now: Timestamp) -> Result<Batch> {
+    let gone = |number: &str| versions.iter().any(|stored| stored.value.number == number);
+    remove(head, versions, now, |package| {
+        package.tags.retain(|_, number| !gone(number));
+        package.tags.extend(moving);
+    })
+}
+
+/// Deletes a package with all its live versions. The name stays taken.
+///
+/// # Errors
+/// When a record cannot be encoded.
+pub fn delete_package(head: &Head, live: &[Stored<Version>], now: Timestamp) -> Result<Batch> {
+    remove(head, live, now, |package| {
+        package.tags.clear();
+        package.deleted_at = Some(now);
+    })
+}
+
+fn remove(head: &Head, versions: &[Stored<Version>], now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Batch> {
+    let mut batch = edit(head, now, change)?;
+    for stored in versions {
+        let key = || version_key(head.package.id, &stored.value.number);
+        VERSIONS.unchanged(&mut batch, key(), stored);
+        let deleted = Version { deleted_at: Some(now), updated_at: now, ..stored.value.clone() };
+        VERSIONS.put(&mut batch, key(), &deleted)?;
+        for file in &stored.value.files {
+            FILES.delete(&mut batch, file_key(head.package.id, &file.name));
+        }
+    }
+    Ok(batch)
+}
+
+fn touch(batch: &mut Batch, mut package: Package, now: Timestamp) -> Result<()> {
+    package.generation += 1;
+    package.updated_at = now;
+    PACKAGES.put(batch, package_key(package.id), &package)
+}

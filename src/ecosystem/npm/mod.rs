@@ -1,0 +1,255 @@
+//! npm: the registry that npm, yarn, pnpm and bun speak to.
+//!
+//! Packuments and version manifests change; tarballs never do. A package's name is
+//! its key in every request, whatever the spelling. Errors are `{"error": …}`,
+//! which npm prints to its user.
+
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use serde_json::{Map, Value, json};
+
+use super::{Ecosystem, Info, Snippet};
+use crate::access::{Action, Grant};
+use crate::error::{Error, Kind, Result, Subject};
+use crate::format::BaseUrl;
+use crate::http::negotiate;
+use crate::http::{HeaderValue, Method, Response, StatusCode, conditional, header, reply};
+use crate::name::PackageName;
+use crate::package::Visibility;
+use crate::registry::artifact::CACHE_STATUS;
+use crate::registry::{Call, Plan};
+use crate::upstream::Need;
+
+mod account;
+mod attachment;
+mod audit;
+mod change;
+mod hosted;
+mod manifest;
+mod packument;
+mod publish;
+mod route;
+mod search;
+mod tarball;
+mod version;
+
+use packument::{ABBREVIATED, Form, Packument};
+use route::Route;
+
+/// The ecosystem.
+pub struct Npm;
+
+/// npm asks for attestations below the origin's root, whatever path its registry setting has.
+static INFO: Info = Info { name: "npm", mount: "npm", root_paths: &["/-/npm/"] };
+
+/// A client may use a proxied document for so long without asking again.
+const PROXIED_DOCUMENT: &str = "public, max-age=60";
+/// A hosted document is asked for each time, so that a publish is seen at once.
+const HOSTED_DOCUMENT: &str = "public, no-cache";
+const PRIVATE_DOCUMENT: &str = "private, no-cache";
+const PUBLIC_FILE: &str = "public, max-age=31536000, immutable";
+const PRIVATE_FILE: &str = "private, max-age=31536000, immutable";
+
+impl Ecosystem for Npm {
+    fn info(&self) -> &'static Info {
+        &INFO
+    }
+
+    fn serve<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Response>> {
+        serve(call).boxed()
+    }
+
+    fn signs_in(&self, method: &Method, path: &str) -> bool {
+        matches!(route::parse(method, path), Ok(Route::Login { .. } | Route::Ping))
+    }
+
+    fn error(&self, error: &Error) -> Response {
+        let status = reply::status(error);
+        let text = if error.kind() == Kind::NotFound && error.message() == "not found" { "Not found" } else { error.message() };
+        let mut response = reply::json(status, &json!({ "error": text }));
+        if error.kind() == Kind::Unauthenticated {
+            // With a Bearer challenge npm tells its user to log in.
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"packhouse\""));
+        }
+        response
+    }
+
+    fn clients(&self, base: &BaseUrl) -> Vec<Snippet> {
+        let address = base.as_str();
+        let key = address.split_once(':').map_or(address, |(_, rest)| rest);
+        let http = address.starts_with("http:");
+        let npmrc = format!("registry={address}/\n{key}/:_authToken=${{PACKHOUSE_TOKEN}}\n");
+        let mut berry = format!("npmRegistryServer: \"{address}\"\nnpmAuthToken: \"${{PACKHOUSE_TOKEN}}\"\n");
+        if http {
+            let host = key.trim_start_matches('/').split(['/', ':']).next().unwrap_or_default();
+            berry.push_str(&format!("unsafeHttpWhitelist: [\"{host}\"]\n"));
+        }
+        let snippet = |client, place, lines: &str| Snippet { client, place, lines: lines.to_owned() };
+        vec![
+            snippet("npm", ".npmrc", &npmrc),
+            snippet("pnpm", ".npmrc", &npmrc),
+            snippet("bun", ".npmrc", &npmrc),
+            snippet("yarn classic", ".npmrc", &npmrc),
+            snippet("yarn berry", ".yarnrc.yml", &berry),
+        ]
+    }
+}
+
+async fn serve(call: Call<'_>) -> Result<Response> {
+    let route = route::parse(&call.method, call.path)?;
+    match route {
+        Route::Packument { name } => packument(&call, &name).await,
+        Route::Manifest { name, wanted } => manifest_of(&call, &name, &wanted).await,
+        Route::Tarball { name, file } => tarball_of(&call, &name, &file).await,
+        Route::Download { name, version } => {
+            let file = route::tarball_file(&name, &version);
+            tarball_of(&call, &name, &file).await
+        }
+        Route::Put { name, revision } => publish::put(call, &name, revision.as_deref()).await,
+        Route::PutTagOld { name, tag } | Route::PutTag { name, tag } => change::put_tag(call, &name, &tag).await,
+        Route::DeleteTag { name, tag } => change::delete_tag(&call, &name, &tag).await,
+        Route::Tags { name } => tags(&call, &name).await,
+        Route::Unpublish { name, revision } => change::unpublish(&call, &name, &revision).await,
+        Route::UnpublishFile { name, .. } => change::unpublish_file(&call, &name).await,
+        Route::Visibility { name } => visibility(&call, &name).await,
+        Route::SetAccess { name } => change::set_access(call, &name).await,
+        Route::Collaborators { name } => account::collaborators(&call, &name).await,
+        Route::Search => search::search(&call).await,
+        Route::Ping => Ok(reply::json(StatusCode::OK, &json!({}))),
+        Route::Whoami => account::whoami(&call),
+        Route::Profile => account::profile(&call).await,
+        Route::User { login } => account::user(&call, &login).await,
+        Route::Login { login } => account::login(call, &login).await,
+        Route::Logout { token } => account::logout(&call, &token).await,
+        Route::Keys => audit::keys(&call).await,
+        Route::Attestations { name, version } => audit::attestations(&call, &name, &version).await,
+        Route::AuditBulk => audit::bulk(call).await,
+        Route::Audit => audit::quick(call).await,
+        Route::Starred => search::starred(&call).await,
+        Route::Star => change::star(call).await,
+    }
+}
+
+async fn packument(call: &Call<'_>, name: &PackageName) -> Result<Response> {
+    let (plan, grant) = read_grant(call, name).await?;
+    let form = match negotiate::media_type(call.headers, &["application/json", ABBREVIATED]) {
+        1 => Form::Abbreviated,
+        _ => Form::Full,
+    };
+    let coding = negotiate::coding(call.headers);
+    let rendered = call.registry.document::<Packument>(&grant, &plan, form, &call.base, coding).await?;
+    note_verdict(call, rendered.verdict.word());
+    let mut response = if conditional::none_match(call.headers, &rendered.etag) {
+        reply::empty(StatusCode::NOT_MODIFIED)
+    } else {
+        let media_type = match form {
+            Form::Full => "application/json",
+            Form::Abbreviated => ABBREVIATED,
+        };
+        let mut response = reply::typed(StatusCode::OK, media_type, rendered.bytes);
+        if let Some(coding) = rendered.coding.name() {
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+        }
+        response
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, rendered.etag);
+    headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(document_lifetime(&plan)));
+    headers.insert(CACHE_STATUS, rendered.verdict.header());
+    Ok(response)
+}
+
+async fn manifest_of(call: &Call<'_>, name: &PackageName, wanted: &str) -> Result<Response> {
+    let (plan, grant) = read_grant(call, name).await?;
+    // A version that the kept document does not know may have been published since.
+    for need in [Need::Usual, Need::Newest] {
+        let (document, verdict) = call.registry.parsed::<Packument>(&grant, &plan, need).await?;
+        note_verdict(call, verdict.word());
+        if let Some(manifest) = document.manifest(wanted, &call.base) {
+            return Ok(document_response(&plan, manifest, verdict.header()));
+        }
+    }
+    Err(Error::not_found(Subject::Version).saying(format!("version not found: {wanted}")))
+}
+
+async fn tarball_of(call: &Call<'_>, name: &PackageName, file: &str) -> Result<Response> {
+    let (plan, grant) = read_grant(call, name).await?;
+    call.trace.note(|notes| notes.item = Some(file.to_owned()));
+    let artifact = call.registry.artifact::<Packument>(&grant, &plan, file).await?;
+    note_verdict(call, artifact.verdict.word());
+    let lifetime = if is_private(&plan) { PRIVATE_FILE } else { PUBLIC_FILE };
+    Ok(artifact.respond(call.headers, "application/octet-stream", lifetime))
+}
+
+async fn tags(call: &Call<'_>, name: &PackageName) -> Result<Response> {
+    let (plan, grant) = read_grant(call, name).await?;
+    let (document, verdict) = call.registry.parsed::<Packument>(&grant, &plan, Need::Usual).await?;
+    note_verdict(call, verdict.word());
+    let tags: Map<String, Value> = document.tags().iter().map(|(tag, number)| (tag.clone(), json!(number))).collect();
+    let body = serde_json::to_vec(&tags).map_err(|error| Error::internal(Subject::Tag, error))?;
+    Ok(document_response(&plan, body.into(), verdict.header()))
+}
+
+async fn visibility(call: &Call<'_>, name: &PackageName) -> Result<Response> {
+    let (plan, _) = read_grant(call, name).await?;
+    let public = plan.head().is_none_or(|head| head.policy.visibility() == Visibility::Public);
+    Ok(reply::json(StatusCode::OK, &json!({ "public": public })))
+}
+
+/// The right to read a package, noted for the log only once it is given.
+async fn read_grant(call: &Call<'_>, name: &PackageName) -> Result<(Plan, Grant)> {
+    let granted = call.registry.grant(INFO.name, &call.caller, name, Action::Read).await?;
+    call.trace.note(|notes| notes.package = Some(name.to_string()));
+    Ok(granted)
+}
+
+fn document_response(plan: &Plan, body: Bytes, cache_status: HeaderValue) -> Response {
+    let mut response = reply::typed(StatusCode::OK, "application/json", body);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(document_lifetime(plan)));
+    response.headers_mut().insert(CACHE_STATUS, cache_status);
+    response
+}
+
+fn document_lifetime(plan: &Plan) -> &'static str {
+    match plan {
+        Plan::Proxied(_) => PROXIED_DOCUMENT,
+        plan if is_private(plan) => PRIVATE_DOCUMENT,
+        _ => HOSTED_DOCUMENT,
+    }
+}
+
+fn is_private(plan: &Plan) -> bool {
+    plan.head().is_some_and(|head| head.policy.visibility() != Visibility::Public)
+}
+
+fn note_verdict(call: &Call<'_>, word: &'static str) {
+    call.trace.note(|notes| notes.verdict = Some(word));
+}
+
+/// Reads a body of JSON that npm's clients may have gzipped.
+async fn read_json(call: Call<'_>, limit_bytes: u64) -> Result<Bytes> {
+    let gzipped = match call.headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => false,
+        Some(b"gzip" | b"x-gzip") => true,
+        Some(_) => return Err(unsupported_coding()),
+    };
+    let body = call.body.read(limit_bytes).await?;
+    if !gzipped {
+        return Ok(body);
+    }
+    let mut plain = Vec::new();
+    let reader = flate2::read::MultiGzDecoder::new(&body[..]);
+    std::io::Read::read_to_end(&mut std::io::Read::take(reader, limit_bytes + 1), &mut plain)
+        .map_err(|error| Error::invalid(Subject::Request, "the request body is not the gzip it claims to be").because(error))?;
+    if plain.len() as u64 > limit_bytes {
+        return Err(crate::http::upload::too_large(limit_bytes));
+    }
+    Ok(plain.into())
+}
+
+fn unsupported_coding() -> Error {
+    Error::new(Kind::UnsupportedMedia, Subject::Request).saying("the request body's content coding is not supported")
+}

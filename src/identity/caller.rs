@@ -1,0 +1,103 @@
+//! Who is asking: nobody, this server itself, or a user through a token.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use super::{OrganisationRole, Scopes};
+use crate::name::OwnerName;
+use crate::package::{AccountId, TeamId, TokenId};
+
+/// Who is asking, with all that decisions about rights need, so that `access` reads no store.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// No credentials were given.
+    Anonymous,
+    /// This server's own work, or its operator over the local socket. Unlimited.
+    System,
+    /// A user, limited by the scopes of a token.
+    Signed(Signed),
+}
+
+/// A user as seen through one of the user's tokens.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// The user.
+    pub user: AccountId,
+    /// The user's login at the time it was read.
+    pub login: OwnerName,
+    /// Whether the user may do everything on this server that the scopes allow.
+    pub site_admin: bool,
+    /// The token; its id is safe to log.
+    pub token: TokenId,
+    /// What the token may be used for.
+    pub scopes: Scopes,
+    /// The user's organisations.
+    pub organisations: HashMap<AccountId, OrganisationRole>,
+    /// The user's teams, of all organisations.
+    pub teams: HashSet<TeamId>,
+}
+
+static ANONYMOUS: LazyLock<Arc<Caller>> = LazyLock::new(|| Arc::new(Caller::Anonymous));
+static SYSTEM: LazyLock<Arc<Caller>> = LazyLock::new(|| Arc::new(Caller::System));
+
+impl Caller {
+    /// The caller without credentials.
+    #[must_use]
+    pub fn anonymous() -> Arc<Self> {
+        Arc::clone(&ANONYMOUS)
+    }
+
+    /// This server itself.
+    #[must_use]
+    pub fn system() -> Arc<Self> {
+        Arc::clone(&SYSTEM)
+    }
+
+    /// The user, if a token says who it is.
+    #[must_use]
+    pub const fn signed(&self) -> Option<&Signed> {
+        match self {
+            Self::Signed(signed) => Some(signed),
+            Self::Anonymous | Self::System => None,
+        }
+    }
+
+    /// The user's id.
+    #[must_use]
+    pub fn id(&self) -> Option<AccountId> {
+        self.signed().map(|signed| signed.user)
+    }
+
+    /// The user's login.
+    #[must_use]
+    pub fn login(&self) -> Option<&OwnerName> {
+        self.signed().map(|signed| &signed.login)
+    }
+
+    /// How the caller appears in logs: login and token id, never the token.
+    #[must_use]
+    pub fn display(&self) -> impl fmt::Display + '_ {
+        Logged(self)
+    }
+}
+
+struct Logged<'a>(&'a Caller);
+
+impl fmt::Display for Logged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Caller::Anonymous => f.write_str("anonymous"),
+            Caller::System => f.write_str("system"),
+            Caller::Signed(signed) => write!(f, "{}#{}", signed.login, signed.token),
+        }
+    }
+}
+
+impl Signed {
+    /// The user's place in an organisation.
+    #[must_use]
+    pub fn role_in(&self, organisation: AccountId) -> Option<OrganisationRole> {
+        self.organisations.get(&organisation).copied()
+    }
+}

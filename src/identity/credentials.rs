@@ -1,0 +1,161 @@
+//! Where clients put their token: header values to a token's text. Pure.
+//!
+//! | client | header |
+//! |---|---|
+//! | npm, pnpm, yarn, bun, docker after its exchange | `Authorization: Bearer T` |
+//! | GitHub's API clients | `Authorization: token T` |
+//! | Maven, pip, docker login, npm `_auth`, git | `Authorization: Basic` with T as password, or as user name and an empty password |
+//! | gem, cargo | `Authorization: T` |
+//! | dotnet, nuget | `X-NuGet-ApiKey: T` |
+//! | what was written for GitHub's container registry | `Authorization: Bearer base64(T)` |
+//!
+//! A user name beside a token is not looked at, as GitHub does: the token says who it is.
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use super::token::TokenHash;
+use crate::http::{HeaderMap, HeaderValue, header};
+
+/// Longest header value that is looked at, in bytes. A token has 40, in Basic with a long user name a few hundred.
+const LONGEST_BYTES: usize = 4096;
+
+/// Clients differ in whether they pad.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+
+/// What a request's headers say about who is asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Credentials {
+    /// Nothing.
+    Absent,
+    /// Something that cannot be a token of ours.
+    Malformed,
+    /// A token, by its hash.
+    Token(TokenHash),
+}
+
+/// Reads the headers. `Authorization` goes before `X-NuGet-ApiKey`, because a client
+/// that has both was told a stored password for this source and only a placeholder as key.
+pub(super) fn read(headers: &HeaderMap) -> Credentials {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let found = match (values.next(), values.next()) {
+        (Some(value), None) => authorization(value),
+        (Some(_), Some(_)) => None,
+        (None, _) => match headers.get("x-nuget-apikey") {
+            None => return Credentials::Absent,
+            Some(value) => text(value).and_then(|text| TokenHash::of(text.trim())),
+        },
+    };
+    found.map_or(Credentials::Malformed, Credentials::Token)
+}
+
+fn authorization(value: &HeaderValue) -> Option<TokenHash> {
+    let value = text(value)?.trim();
+    let Some((scheme, rest)) = value.split_once(' ') else { return TokenHash::of(value) };
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("basic") {
+        basic(rest)
+    } else if scheme.eq_ignore_ascii_case("bearer") {
+        TokenHash::of(rest).or_else(|| TokenHash::of(&decode(rest)?))
+    } else if scheme.eq_ignore_ascii_case("token") {
+        TokenHash::of(rest)
+    } else {
+        None
+    }
+}
+
+/// The password if it is a token, else the user name. Source: RFC 7617.
+fn basic(encoded: &str) -> Option<TokenHash> {
+    let pair = decode(encoded)?;
+    let (user, password) = pair.split_once(':')?;
+    match password {
+        "" | "x-oauth-basic" => TokenHash::of(user),
+        password => TokenHash::of(password),
+    }
+}
+
+fn text(value: &HeaderValue) -> Option<&str> {
+    if value.len() > LONGEST_BYTES { None } else { value.to_str().ok() }
+}
+
+fn decode(encoded: &str) -> Option<String> {
+    String::from_utf8(BASE64.decode(encoded).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::TokenText;
+
+    fn read_one(name: &'static str, value: &[u8]) -> Credentials {
+        read(&HeaderMap::from_iter([(header::HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())]))
+    }
+
+    #[test]
+    fn understands_every_place_for_a_token() {
+        let token = TokenText::mint().unwrap();
+        let t = token.expose();
+        let expected = Credentials::Token(token.hash());
+        let basic = |user: &str, password: &str| format!("Basic {}", BASE64.encode(format!("{user}:{password}")));
+        for value in [
+            format!("Bearer {t}"),
+            format!("bearer  {t} "),
+            format!("token {t}"),
+            format!("Token {t}"),
+            t.to_owned(),
+            basic("anyone", t),
+            basic("", t),
+            basic(t, ""),
+            basic(t, "x-oauth-basic"),
+            basic("a", t).replace('=', ""),
+            format!("bASIC {}", BASE64.encode(format!("u:{t}"))),
+            format!("Bearer {}", BASE64.encode(t)),
+            format!("Bearer {}", BASE64.encode(t).trim_end_matches('=')),
+        ] {
+            assert_eq!(read_one("authorization", value.as_bytes()), expected, "{value}");
+        }
+        assert_eq!(read_one("x-nuget-apikey", t.as_bytes()), expected);
+    }
+
+    #[test]
+    fn what_is_no_token_is_malformed_and_never_absent() {
+        let token = TokenText::mint().unwrap();
+        let t = token.expose();
+        let colonless = format!("Basic {}", BASE64.encode(t));
+        let wrong_password = format!("Basic {}", BASE64.encode(format!("{t}:secret")));
+        let cases: [&[u8]; 13] = [
+            b"",
+            b"Bearer",
+            b"Bearer ",
+            b"Bearer undefined",
+            b"Bearer ${NPM_TOKEN}",
+            b"Basic",
+            b"Basic !!!",
+            b"Basic gIGC",
+            b"Digest x",
+            b"\xff\xfe",
+            colonless.as_bytes(),
+            wrong_password.as_bytes(),
+            &[b'a'; 1 << 20],
+        ];
+        for value in cases {
+            assert_eq!(read_one("authorization", value), Credentials::Malformed);
+        }
+        assert_eq!(read_one("x-nuget-apikey", b"az"), Credentials::Malformed);
+        assert_eq!(read(&HeaderMap::new()), Credentials::Absent);
+    }
+
+    #[test]
+    fn two_authorizations_are_refused_and_a_stored_password_beats_a_placeholder_key() {
+        let token = TokenText::mint().unwrap();
+        let bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose())).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.append(header::AUTHORIZATION, bearer.clone());
+        headers.insert("x-nuget-apikey", HeaderValue::from_static("az"));
+        assert_eq!(read(&headers), Credentials::Token(token.hash()));
+        headers.append(header::AUTHORIZATION, bearer);
+        assert_eq!(read(&headers), Credentials::Malformed);
+    }
+}

@@ -1,0 +1,172 @@
+//! Repositories and the roles granted on them.
+
+use super::record::{Repository, RepositoryRole};
+use super::tables::{self, ACCOUNTS, REPOSITORIES, REPOSITORY_NAMES};
+use super::{Identity, TRIES, contended};
+use crate::error::{Error, Result, Subject};
+use crate::name::RepositoryName;
+use crate::package::{AccountId, Principal, RepositoryId, Visibility};
+use crate::store::Batch;
+use crate::store::table::{Key, Stored};
+
+/// Roles on one repository. They are read together on every decision that needs them.
+const ROLES_LIMIT: usize = 1000;
+
+impl Identity {
+    /// Makes a repository.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such owner, `Conflict` when it has a repository of that name.
+    pub async fn create_repository(&self, owner: AccountId, name: RepositoryName, visibility: Visibility) -> Result<Repository> {
+        let id = RepositoryId(self.next_id().await?);
+        let repository = Repository { id, owner, name, visibility, roles: Default::default(), created_at: self.clock.now() };
+        for _ in 0..TRIES {
+            let account = self.live(owner).await?;
+            let key = || tables::repository_name(owner, &repository.name);
+            if REPOSITORY_NAMES.get(&*self.store, key()).await?.is_some() {
+                return Err(taken());
+            }
+            let mut batch = Batch::new();
+            ACCOUNTS.unchanged(&mut batch, tables::account(owner), &account);
+            REPOSITORY_NAMES.absent(&mut batch, key());
+            REPOSITORY_NAMES.put(&mut batch, key(), &id)?;
+            REPOSITORIES.put(&mut batch, tables::repository(id), &repository)?;
+            if self.commit(batch).await? {
+                return Ok(repository);
+            }
+        }
+        Err(contended(Subject::Repository))
+    }
+
+    /// The repository of a name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn repository(&self, owner: AccountId, name: &RepositoryName) -> Result<Repository> {
+        let id = REPOSITORY_NAMES.get(&*self.store, tables::repository_name(owner, name)).await?;
+        self.repository_by_id(id.ok_or_else(|| Error::not_found(Subject::Repository))?.value).await
+    }
+
+    /// The repository of an id.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn repository_by_id(&self, id: RepositoryId) -> Result<Repository> {
+        Ok(self.stored_repository(id).await?.value)
+    }
+
+    /// Repositories of an owner by name, at most `limit`, after the name given.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn repositories(&self, owner: AccountId, after: Option<&RepositoryName>, limit: usize) -> Result<Vec<Repository>> {
+        let after = after.map(|name| tables::repository_name(owner, name).encode());
+        let rows = REPOSITORY_NAMES.scan(&*self.store, Key::new().number(owner.0), after, limit).await?;
+        let mut repositories = Vec::with_capacity(rows.len());
+        for (_, id) in rows {
+            if let Some(stored) = REPOSITORIES.get(&*self.store, tables::repository(id.value)).await? {
+                repositories.push(stored.value);
+            }
+        }
+        Ok(repositories)
+    }
+
+    /// Changes who may see a repository.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn set_visibility(&self, id: RepositoryId, visibility: Visibility) -> Result<Repository> {
+        self.change_repository(id, |repository| {
+            repository.visibility = visibility;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Grants a role on a repository, or takes it away.
+    ///
+    /// A role of an organisation's repository goes to its members and teams: who leaves the organisation keeps nothing.
+    ///
+    /// # Errors
+    /// `NotFound` when the repository or the principal is absent, `Invalid` when the principal cannot have a role here.
+    pub async fn set_repository_role(&self, id: RepositoryId, principal: Principal, role: Option<RepositoryRole>) -> Result<Repository> {
+        if role.is_some() {
+            self.expect_grantable(self.repository_by_id(id).await?.owner, principal).await?;
+        }
+        self.change_repository(id, |repository| {
+            match role {
+                Some(role) => repository.roles.insert(principal, role),
+                None => repository.roles.remove(&principal),
+            };
+            if repository.roles.len() > ROLES_LIMIT {
+                return Err(Error::conflict(Subject::Repository, "a repository has at most 1000 roles; use a team"));
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// That a principal can have a role on something that `owner` owns: a user on a
+    /// user's things, a member or a team on an organisation's. The same rule holds for packages.
+    ///
+    /// # Errors
+    /// `NotFound` when the principal is absent, `Invalid` when it cannot.
+    pub async fn expect_grantable(&self, owner: AccountId, principal: Principal) -> Result<()> {
+        let owner = self.account(owner).await?;
+        match principal {
+            Principal::User(user) => {
+                super::accounts::expect_user(&self.account(user).await?)?;
+                if owner.is_organisation() && self.membership(owner.id, user).await.is_err() {
+                    return Err(Error::invalid(Subject::Account, "only members of the organisation can have a role here"));
+                }
+            }
+            Principal::Team(team) => {
+                if self.team(team).await?.organisation != owner.id {
+                    return Err(Error::invalid(Subject::Team, "only teams of the owning organisation can have a role here"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a repository. Links to it mean nothing from then on.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn delete_repository(&self, id: RepositoryId) -> Result<()> {
+        for _ in 0..TRIES {
+            let stored = self.stored_repository(id).await?;
+            let mut batch = Batch::new();
+            REPOSITORIES.unchanged(&mut batch, tables::repository(id), &stored);
+            REPOSITORIES.delete(&mut batch, tables::repository(id));
+            REPOSITORY_NAMES.delete(&mut batch, tables::repository_name(stored.value.owner, &stored.value.name));
+            if self.commit(batch).await? {
+                return Ok(());
+            }
+        }
+        Err(contended(Subject::Repository))
+    }
+
+    async fn change_repository(&self, id: RepositoryId, change: impl Fn(&mut Repository) -> Result<()>) -> Result<Repository> {
+        for _ in 0..TRIES {
+            let stored = self.stored_repository(id).await?;
+            let mut repository = stored.value.clone();
+            change(&mut repository)?;
+            let mut batch = Batch::new();
+            REPOSITORIES.unchanged(&mut batch, tables::repository(id), &stored);
+            REPOSITORIES.put(&mut batch, tables::repository(id), &repository)?;
+            if self.commit(batch).await? {
+                return Ok(repository);
+            }
+        }
+        Err(contended(Subject::Repository))
+    }
+
+    async fn stored_repository(&self, id: RepositoryId) -> Result<Stored<Repository>> {
+        REPOSITORIES.get(&*self.store, tables::repository(id)).await?.ok_or_else(|| Error::not_found(Subject::Repository))
+    }
+}
+
+fn taken() -> Error {
+    Error::conflict(Subject::Repository, "the owner has a repository of that name")
+}

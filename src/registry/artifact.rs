@@ -1,0 +1,215 @@
+//! One file: from what is hosted, what is kept, or an upstream.
+//!
+//! What the index shows and what the download serves are decided by the same plan.
+//! A file from an upstream is checked against what that upstream's own index
+//! promised before its last byte leaves.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+
+use super::{Plan, Registry, entity_tag};
+use crate::access::Grant;
+use crate::blob::{Blob, Spool};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result, Subject};
+use crate::format::{Document, Promise};
+use crate::http::conditional::{self, Part};
+use crate::http::{Body, HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, reply};
+use crate::upstream::artifact::Wanted;
+use crate::upstream::{KeptFile, Need, Upstream, Verdict};
+
+/// Files up to this size are received whole before the first byte leaves, so that a
+/// bad one is a clear error and not a broken connection.
+const WHOLE_BYTES: u64 = 256 << 10;
+
+/// A file ready to be sent.
+pub struct Artifact {
+    /// Its bytes, or where they are arriving.
+    pub content: Content,
+    /// Its length in bytes, if known.
+    pub size: Option<u64>,
+    /// Its entity tag; none while its digest is not known.
+    pub etag: Option<HeaderValue>,
+    /// How it was come by.
+    pub verdict: Verdict,
+}
+
+/// The bytes of a file.
+pub enum Content {
+    /// All of them, in memory.
+    Bytes(Bytes),
+    /// All of them, on disk.
+    Blob(Blob),
+    /// Those that have arrived, and more to come.
+    Spool(Spool),
+}
+
+impl Registry {
+    /// A file of a package, by its name in the download path.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`](crate::error::Kind::NotFound) when no source has it, and an upstream's failures.
+    pub async fn artifact<D: Document>(&self, grant: &Grant, plan: &Plan, file: &str) -> Result<Artifact> {
+        if let Some(head) = plan.head()
+            && let Some(row) = self.catalog.file(grant, head, file).await?
+        {
+            let blob = self.blobs.read(&row.file.sha256).await?;
+            let blob = blob.ok_or_else(|| Error::internal(Subject::Blob, format!("hosted blob {} is missing", row.file.sha256)))?;
+            return Ok(whole(blob, Verdict::Hosted));
+        }
+        for upstream in plan.upstreams() {
+            if let Some(blob) = self.kept_file(grant, upstream, file).await? {
+                return Ok(whole(blob, Verdict::Hit));
+            }
+        }
+        self.fetch_file::<D>(grant, plan, file).await
+    }
+
+    async fn kept_file(&self, grant: &Grant, upstream: &Upstream, file: &str) -> Result<Option<Blob>> {
+        let Some(kept) = self.fetcher.kept(upstream, grant.name(), file).await? else { return Ok(None) };
+        let KeptFile { digest, size } = *kept;
+        let blob = self.blobs.read(&digest).await?.filter(|blob| blob.size() == size);
+        if blob.is_none() {
+            self.fetcher.forget_file(upstream, grant.name(), file);
+        }
+        Ok(blob)
+    }
+
+    async fn fetch_file<D: Document>(&self, grant: &Grant, plan: &Plan, file: &str) -> Result<Artifact> {
+        if plan.upstreams().is_empty() {
+            return Err(Error::not_found(Subject::File));
+        }
+        let (upstream, promise) = self.promise::<D>(grant, plan, file).await?;
+        let url = upstream.address_in_document(&promise.url)?;
+        let promised: Vec<Digest> = promise.digests.clone();
+        let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised };
+        let (filling, verdict) = self.fetcher.fetch(&upstream, wanted).await?;
+        let spool = filling.spool;
+        if let Some(length) = spool.length().filter(|length| *length <= WHOLE_BYTES) {
+            // Followed from the start, so that the bytes are here even if the disk had no room for them.
+            let mut chunks = spool.chunks(None);
+            let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
+            while let Some(chunk) = chunks.next().await {
+                let Ok(chunk) = chunk else { break };
+                bytes.extend_from_slice(&chunk);
+            }
+            let finished = spool.finished().await?;
+            let etag = Some(entity_tag(&finished.digests.sha256, None));
+            let verdict = if finished.stored { verdict } else { Verdict::PassedThrough };
+            return Ok(Artifact { content: Content::Bytes(bytes.freeze()), size: Some(finished.size), etag, verdict });
+        }
+        let size = spool.length();
+        // A promised digest is what the file will have, but only SHA-256 names our blobs: the tag must be equal on the next request.
+        let etag = promised.iter().find(|digest| digest.algorithm() == crate::digest::Algorithm::Sha256).map(|digest| entity_tag(digest, None));
+        Ok(Artifact { content: Content::Spool(spool), size, etag, verdict })
+    }
+
+    /// What the index promises of a file. An index that does not know it is asked for anew, once.
+    async fn promise<D: Document>(&self, grant: &Grant, plan: &Plan, file: &str) -> Result<(Arc<Upstream>, Promise)> {
+        let upstream_only = Plan::Proxied(plan.upstreams().to_vec());
+        for need in [Need::Usual, Need::Newest] {
+            let (upstream, document) = self.upstream_index::<D>(grant, &upstream_only, need).await?;
+            if let Some(promise) = document.promise(file) {
+                // A hosted version of the same number masks the upstream's file too.
+                if let Some(head) = plan.head()
+                    && self.catalog.version(grant, head, &promise.version).await?.is_some()
+                {
+                    break;
+                }
+                return Ok((upstream, promise));
+            }
+        }
+        Err(Error::not_found(Subject::File))
+    }
+}
+
+impl Artifact {
+    /// The answer to a request for this file: whole, a range of it, or «not modified».
+    #[must_use]
+    pub fn respond(self, headers: &HeaderMap, media_type: &str, cache_control: &'static str) -> Response {
+        let mut response = self.answer(headers);
+        let fields = response.headers_mut();
+        if let Ok(media_type) = HeaderValue::from_str(media_type) {
+            fields.insert(header::CONTENT_TYPE, media_type);
+        }
+        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
+        fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+
+    fn answer(self, headers: &HeaderMap) -> Response {
+        let mut response = match (&self.etag, self.size) {
+            (Some(etag), _) if conditional::none_match(headers, etag) => reply::empty(StatusCode::NOT_MODIFIED),
+            (etag, Some(size)) => match conditional::part(headers, etag.as_ref(), size) {
+                Part::Whole => Response::new(self.content.body(0..size, size)),
+                Part::Range(range) => {
+                    let described = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+                    let mut response = Response::new(self.content.body(range, size));
+                    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                    describe_range(&mut response, described);
+                    response
+                }
+                Part::Unsatisfiable => {
+                    let mut response = reply::empty(StatusCode::RANGE_NOT_SATISFIABLE);
+                    describe_range(&mut response, format!("bytes */{size}"));
+                    response
+                }
+            },
+            (_, None) => Response::new(match self.content {
+                Content::Spool(spool) => Body::stream(spool.chunks(None), None),
+                // Only a file that is still arriving can be of unknown length.
+                Content::Bytes(bytes) => Body::Bytes(bytes),
+                Content::Blob(blob) => {
+                    let size = blob.size();
+                    Body::stream(blob.chunks(0..size), Some(size))
+                }
+            }),
+        };
+        let fields = response.headers_mut();
+        if let Some(etag) = self.etag {
+            fields.insert(header::ETAG, etag);
+        }
+        if self.size.is_some() {
+            fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        }
+        fields.insert(CACHE_STATUS, self.verdict.header());
+        response
+    }
+}
+
+/// RFC 9211.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+fn describe_range(response: &mut Response, text: String) {
+    // Digits, spaces and a slash are always a valid value.
+    if let Ok(value) = HeaderValue::try_from(text) {
+        response.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+}
+
+impl Content {
+    /// The bytes of a range as a body; `size` is the whole file's.
+    fn body(self, range: Range<u64>, size: u64) -> Body {
+        let length = range.end - range.start;
+        let cut = |bytes: &Bytes| {
+            let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            Body::Bytes(bytes.slice(at(range.start)..at(range.end)))
+        };
+        match self {
+            Self::Bytes(bytes) => cut(&bytes),
+            Self::Blob(blob) => match blob.small() {
+                Some(bytes) => cut(&bytes),
+                None => Body::stream(blob.chunks(range), Some(length)),
+            },
+            Self::Spool(spool) => Body::stream(spool.chunks((length < size).then_some(range)), Some(length)),
+        }
+    }
+}
+
+fn whole(blob: Blob, verdict: Verdict) -> Artifact {
+    Artifact { size: Some(blob.size()), etag: Some(entity_tag(blob.digest(), None)), content: Content::Blob(blob), verdict }
+}

@@ -1,0 +1,278 @@
+//! Any index document: gather its sources, merge, filter, render, compress, remember.
+//!
+//! A rendered document is remembered under a key that contains everything it was
+//! made from: the head's generation, the digest of the upstream's body, the base
+//! address, the form and the coding. So a change needs no invalidation: it makes
+//! another key. Rendering is done once per key however many callers wait for it,
+//! off the reactor, and only a few large ones at a time, because a packument can
+//! have tens of megabytes.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::{Parsed, Plan, Registry, entity_tag};
+use crate::access::Grant;
+use crate::catalog::Head;
+use crate::digest::Digest;
+use crate::error::{Error, Result, Subject};
+use crate::format::{BaseUrl, Document, Hosted};
+use crate::http::HeaderValue;
+use crate::http::negotiate::Coding;
+use crate::name::{PackageKey, PackageName};
+use crate::upstream::{BodyRef, Check, Fetched, Need, Upstream, Verdict};
+
+/// Documents above this size wait for one of a few places to be read or rendered.
+const LARGE_BYTES: u64 = 1 << 20;
+
+/// A document ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Rendered {
+    /// Its bytes, in the coding asked for.
+    pub bytes: Bytes,
+    /// Its entity tag, which differs by form, coding and base address.
+    pub etag: HeaderValue,
+    /// The coding the bytes are in: identity when compressing gains nothing.
+    pub coding: Coding,
+    /// How it was come by.
+    pub verdict: Verdict,
+}
+
+/// A rendered document as it is remembered.
+#[derive(Debug)]
+pub struct Kept {
+    bytes: Bytes,
+    etag: HeaderValue,
+    coding: Coding,
+}
+
+impl Kept {
+    pub(super) fn weight(&self) -> u32 {
+        u32::try_from(self.bytes.len() + 256).unwrap_or(u32::MAX)
+    }
+}
+
+/// The parts a document is made of, before any is read.
+struct Sources {
+    hosted: Option<Arc<Head>>,
+    upstream: Option<(Arc<Upstream>, BodyRef)>,
+    verdict: Verdict,
+}
+
+impl Registry {
+    /// A package's document, rendered.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::error::Kind::NotFound) when no source has the package or no version of it is left;
+    /// `BadUpstream` or `Unavailable` when an upstream fails and nothing usable is kept.
+    pub async fn document<D: Document>(
+        &self,
+        grant: &Grant,
+        plan: &Plan,
+        form: D::Form,
+        at: &BaseUrl,
+        coding: Coding,
+    ) -> Result<Rendered> {
+        // A body can be evicted between the look and the read: then everything is done once more.
+        match self.render_from::<D>(grant, plan, form, at, coding).await {
+            Err(error) if error.subject() == Subject::Blob => self.render_from::<D>(grant, plan, form, at, coding).await,
+            result => result,
+        }
+    }
+
+    /// A package's document as a value, for requests that need a part of it.
+    ///
+    /// # Errors
+    /// As [`Registry::document`].
+    pub async fn parsed<D: Document>(&self, grant: &Grant, plan: &Plan, need: Need) -> Result<(Arc<D>, Verdict)> {
+        let sources = self.gather::<D>(grant, plan, need).await?;
+        let verdict = sources.verdict;
+        Ok((self.merged::<D>(grant, &sources).await?, verdict))
+    }
+
+    /// The upstream that has the name, and its document.
+    pub(super) async fn upstream_index<D: Document>(&self, grant: &Grant, plan: &Plan, need: Need) -> Result<(Arc<Upstream>, Arc<D>)> {
+        let sources = self.gather::<D>(grant, plan, need).await?;
+        let (upstream, body) = sources.upstream.ok_or_else(|| Error::not_found(Subject::Package))?;
+        let document = self.read_upstream::<D>(grant.name(), &upstream, &body).await?;
+        Ok((upstream, document))
+    }
+
+    async fn render_from<D: Document>(&self, grant: &Grant, plan: &Plan, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Rendered> {
+        let sources = self.gather::<D>(grant, plan, Need::Usual).await?;
+        let key = source_key(grant, &sources).with((form, at, coding));
+        let kept = match self.rendered.get(&key).await {
+            Some(kept) => kept,
+            None => {
+                let render = async { self.render::<D>(grant, &sources, form, at, coding).await.map(Arc::new) };
+                self.rendered.try_get_with(key, render).await.map_err(|error: Arc<Error>| error.repeat())?
+            }
+        };
+        Ok(Rendered { bytes: kept.bytes.clone(), etag: kept.etag.clone(), coding: kept.coding, verdict: sources.verdict })
+    }
+
+    /// Finds out which sources there are, asking upstreams as their lifetimes say.
+    async fn gather<D: Document>(&self, grant: &Grant, plan: &Plan, need: Need) -> Result<Sources> {
+        let hosted = plan.head().cloned();
+        let (upstream, verdict) = match plan.upstreams() {
+            [] => (None, Verdict::Hosted),
+            upstreams => match self.upstream_document::<D>(grant.name(), upstreams, need).await {
+                Ok(Some((upstream, body, verdict))) => (Some((upstream, body)), verdict),
+                Ok(None) => (None, Verdict::Miss),
+                // What is hosted is served whatever the upstream does.
+                Err(error) if hosted.is_some() => {
+                    tracing::warn!(package = %grant.name(), error = ?error, "upstream failed, serving the hosted versions alone");
+                    (None, Verdict::StaleError)
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        if hosted.is_none() && upstream.is_none() {
+            return Err(Error::not_found(Subject::Package));
+        }
+        Ok(Sources { hosted, upstream, verdict })
+    }
+
+    /// The document of the first upstream that has the name. One that is known to
+    /// have it is asked first and keeps the name until it says 404 or 410. A failure
+    /// is an error and not an absence: otherwise a later upstream would answer for an earlier one.
+    async fn upstream_document<D: Document>(
+        &self,
+        name: &PackageName,
+        upstreams: &[Arc<Upstream>],
+        need: Need,
+    ) -> Result<Option<(Arc<Upstream>, BodyRef, Verdict)>> {
+        let ask = D::ask(name);
+        let mut order: Vec<&Arc<Upstream>> = upstreams.iter().collect();
+        if order.len() > 1 {
+            for index in 0..order.len() {
+                if self.fetcher.holds(order[index], &ask).await? {
+                    let keeper = order.remove(index);
+                    order.insert(0, keeper);
+                    break;
+                }
+            }
+        }
+        for upstream in order {
+            let slot = Arc::new(Mutex::new(None));
+            let fetched = self.fetcher.document(upstream, &ask, need, &check::<D>(name, &slot)).await?;
+            let Fetched { entry, verdict } = fetched;
+            if let Some(body) = entry.body {
+                let parsed = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(document) = parsed {
+                    self.parsed.insert(parsed_key(name, &body.digest), remembered::<D>(document, body.size)).await;
+                }
+                return Ok(Some((Arc::clone(upstream), body, verdict)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn render<D: Document>(&self, grant: &Grant, sources: &Sources, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Kept> {
+        let document = self.merged::<D>(grant, sources).await?;
+        if document.is_empty() {
+            return Err(Error::not_found(Subject::Package));
+        }
+        let size = sources.upstream.as_ref().map_or(0, |(_, body)| body.size);
+        let place = self.place(size).await;
+        let at = at.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            let bytes = document.render(&at, form);
+            let digest = Digest::sha256(&bytes);
+            match compressed(&bytes, coding) {
+                Some(packed) => Kept { bytes: packed, etag: entity_tag(&digest, coding.name()), coding },
+                None => Kept { bytes, etag: entity_tag(&digest, None), coding: Coding::Identity },
+            }
+        });
+        work.await.map_err(|error| Error::internal(Subject::Package, error))
+    }
+
+    /// The sources as one document.
+    async fn merged<D: Document>(&self, grant: &Grant, sources: &Sources) -> Result<Arc<D>> {
+        match (&sources.hosted, &sources.upstream) {
+            (Some(head), None) => Ok(Arc::new(self.hosted::<D>(grant, head).await?)),
+            (None, Some((upstream, body))) => self.read_upstream::<D>(grant.name(), upstream, body).await,
+            (Some(head), Some((upstream, body))) => {
+                let lower = self.read_upstream::<D>(grant.name(), upstream, body).await?;
+                Ok(Arc::new(self.hosted::<D>(grant, head).await?.over((*lower).clone())))
+            }
+            (None, None) => Err(Error::not_found(Subject::Package)),
+        }
+    }
+
+    async fn hosted<D: Document>(&self, grant: &Grant, head: &Head) -> Result<D> {
+        let versions = self.catalog.versions(grant, head).await?;
+        let maintainers = self.catalog.maintainers(head).await?;
+        D::hosted(Hosted { package: &head.package, versions: &versions, maintainers: &maintainers })
+    }
+
+    async fn read_upstream<D: Document>(&self, name: &PackageName, upstream: &Arc<Upstream>, body: &BodyRef) -> Result<Arc<D>> {
+        let key = parsed_key(name, &body.digest);
+        let read = async {
+            let place = self.place(body.size).await;
+            let bytes = self.fetcher.body(body).await.inspect_err(|_| self.fetcher.forget(upstream, &D::ask(name)))?;
+            let name = name.clone();
+            let work = tokio::task::spawn_blocking(move || {
+                let _place = place;
+                D::parse(&name, bytes)
+            });
+            let document = work.await.map_err(|error| Error::internal(Subject::Package, error))??;
+            Ok(remembered::<D>(Arc::new(document), body.size))
+        };
+        let parsed = self.parsed.try_get_with(key, read).await.map_err(|error: Arc<Error>| error.repeat())?;
+        parsed.document.downcast::<D>().map_err(|_| Error::internal(Subject::Package, "a document of another format under this key"))
+    }
+
+    /// Waits for a place if the work is large.
+    async fn place(&self, size: u64) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        if size < LARGE_BYTES {
+            return None;
+        }
+        // The semaphore is never closed; without a place the work would only be unbounded, not wrong.
+        Arc::clone(&self.large_documents).acquire_owned().await.ok()
+    }
+}
+
+/// A check that reads the document and leaves it in the slot, so that it is not read twice.
+fn check<D: Document>(name: &PackageName, slot: &Arc<Mutex<Option<Arc<D>>>>) -> Check {
+    let (name, slot) = (name.clone(), Arc::clone(slot));
+    Arc::new(move |bytes: &Bytes| {
+        let document = D::parse(&name, bytes.clone())?;
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(document));
+        Ok(())
+    })
+}
+
+fn remembered<D: Document>(document: Arc<D>, size: u64) -> Parsed {
+    let document: Arc<dyn Any + Send + Sync> = document;
+    Parsed { document, weight: u32::try_from(size.saturating_mul(5) / 4 + 512).unwrap_or(u32::MAX) }
+}
+
+fn source_key(grant: &Grant, sources: &Sources) -> PackageKey {
+    let generation = sources.hosted.as_ref().map(|head| (head.package.id, head.package.generation));
+    let body = sources.upstream.as_ref().map(|(upstream, body)| (upstream.identity(), body.digest));
+    PackageKey::new(grant.ecosystem(), grant.name().as_str()).with((generation, body))
+}
+
+fn parsed_key(name: &PackageName, digest: &Digest) -> PackageKey {
+    PackageKey::new("parsed", name.as_str()).with(digest)
+}
+
+/// The bytes in a coding, if that is smaller.
+fn compressed(bytes: &Bytes, coding: Coding) -> Option<Bytes> {
+    if coding == Coding::Identity || bytes.len() < 512 {
+        return None;
+    }
+    let level = libdeflater::CompressionLvl::new(6).unwrap_or_default();
+    let mut compressor = libdeflater::Compressor::new(level);
+    let mut packed = vec![0; compressor.gzip_compress_bound(bytes.len())];
+    let length = compressor.gzip_compress(bytes, &mut packed).ok()?;
+    if length >= bytes.len() {
+        return None;
+    }
+    packed.truncate(length);
+    packed.shrink_to_fit();
+    Some(packed.into())
+}

@@ -1,0 +1,201 @@
+//! Publishing and changing hosted packages: the transaction all ecosystems share.
+//!
+//! The rights are decided before the body is read. The blobs are on disk, synced
+//! and leased before the batch that names them is committed, and the client hears
+//! of success after that. A crash in between leaves an unreferenced blob, which a
+//! sweep takes.
+
+use std::sync::Arc;
+
+use super::{Plan, Registry};
+use crate::access::{self, Action, Grant, Owner, RepositoryPolicy, Target};
+use crate::catalog::{Applied, Draft, Head, change};
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Result, Subject};
+use crate::format::Document;
+use crate::identity::{Account, Caller, RepositoryRole};
+use crate::name::{OwnerName, PackageName};
+use crate::package::{AccountId, PackageId, VersionId};
+use crate::store::Batch;
+use crate::upstream::{Need, Upstream};
+
+/// Tries of a change against others of the same package.
+const TRIES: usize = 32;
+
+/// The right to publish under a name, worked out before the body is read.
+#[derive(Clone, Debug)]
+pub struct Publishing {
+    /// Proof of the right.
+    pub grant: Grant,
+    /// The account the package belongs to, or will.
+    pub owner: AccountId,
+    /// Who publishes.
+    pub publisher: AccountId,
+}
+
+impl Registry {
+    /// Decides whether the caller may publish under a name.
+    ///
+    /// `owner` is the account the name itself names (an npm scope); without one a
+    /// new package belongs to the publisher. A new name must not be an upstream's,
+    /// unless it is reserved for the owner: else a member could put a package in
+    /// front of everybody's `react`.
+    ///
+    /// # Errors
+    /// As `access` decides; [`Kind::Conflict`] when an upstream has the name.
+    pub async fn grant_publish<D: Document>(
+        &self,
+        ecosystem: &'static str,
+        caller: &Caller,
+        name: &PackageName,
+        owner: Option<&OwnerName>,
+    ) -> Result<Publishing> {
+        let publisher = caller.id().ok_or_else(|| Error::new(Kind::Unauthenticated, Subject::Package).saying("publishing needs a token"))?;
+        if let Some(head) = self.catalog.head(ecosystem, name).await? {
+            let target = Target { ecosystem, name, package: Some(head.package.id) };
+            let grant = access::grant(caller, target, &head.policy, Action::Write);
+            let grant = grant.map_err(|error| hide(error, name))?;
+            return Ok(Publishing { grant, owner: head.package.owner, publisher });
+        }
+        let account = match owner {
+            Some(login) => match self.identity.account_by_login(login).await {
+                Ok(account) => Some(account),
+                Err(error) if error.kind() == Kind::NotFound => None,
+                Err(error) => return Err(error),
+            },
+            None => Some(self.identity.account(publisher).await?),
+        };
+        let members_can_publish = self.access.members_can_publish;
+        let owner = account.as_ref().map(|account| Owner { account: account.id, members_can_publish });
+        let target = Target { ecosystem, name, package: None };
+        let grant = access::grant_create(caller, target, owner).map_err(|error| hide(error, name))?;
+        let account = account.ok_or_else(|| cannot_publish(name))?;
+        self.check_new_name::<D>(&grant, &account).await?;
+        Ok(Publishing { grant, owner: account.id, publisher })
+    }
+
+    async fn check_new_name<D: Document>(&self, grant: &Grant, owner: &Account) -> Result<()> {
+        let (ecosystem, name) = (grant.ecosystem(), grant.name());
+        if let Some(reservation) = self.identity.reservations().await?.find(ecosystem, name) {
+            return if reservation.owner == owner.id { Ok(()) } else { Err(cannot_publish(name)) };
+        }
+        let upstreams: Vec<Arc<Upstream>> = self.upstreams(ecosystem).iter().filter(|upstream| upstream.serves(name)).cloned().collect();
+        if upstreams.is_empty() {
+            return Ok(());
+        }
+        match self.upstream_index::<D>(grant, &Plan::Proxied(upstreams), Need::Usual).await {
+            Ok(_) => Err(Error::conflict(
+                Subject::Package,
+                format!("{name} is a package of an upstream registry; an administrator can reserve the name for its owner here"),
+            )),
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) => Err(Error::new(Kind::Unavailable, Subject::Upstream)
+                .saying(format!("cannot tell whether {name} is a package of an upstream registry; try again, or reserve the name"))
+                .because(error)),
+        }
+    }
+
+    /// Publishes a version whose blobs are kept.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when the number was ever used in this package.
+    pub async fn publish(&self, publishing: &Publishing, draft: &Draft) -> Result<()> {
+        let (ecosystem, name) = (publishing.grant.ecosystem(), publishing.grant.name());
+        let _turn = self.turn(ecosystem, name).await;
+        let (package, version) = (PackageId(self.catalog.next_id().await?), VersionId(self.catalog.next_id().await?));
+        for _ in 0..TRIES {
+            let head = self.catalog.head(ecosystem, name).await?;
+            if let Some(head) = &head
+                && self.catalog.version(&publishing.grant, head, &draft.number).await?.is_some()
+            {
+                return Err(Error::conflict(Subject::Version, "Cannot publish over existing version"));
+            }
+            if let Some(head) = &head
+                && head.package.owner != publishing.owner
+            {
+                // The name was taken by someone else while the body was read.
+                return Err(cannot_publish(name));
+            }
+            let batch = change::publish(head.as_deref(), draft, package, version, self.clock.now())?;
+            if self.catalog.commit(ecosystem, name, batch).await? == Applied::Yes {
+                tracing::info!(ecosystem, package = %name, version = draft.number, publisher = %publishing.publisher, "published");
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    /// Changes a hosted package: reads the head, builds the batch, commits, and does
+    /// so anew when something changed in between. `build` sees the newest head.
+    ///
+    /// # Errors
+    /// Those of `build`, and [`Kind::Unavailable`] when every try lost.
+    pub async fn change<F>(&self, grant: &Grant, build: F) -> Result<()>
+    where
+        F: AsyncFn(&Head, Timestamp) -> Result<Batch>,
+    {
+        let (ecosystem, name) = (grant.ecosystem(), grant.name());
+        let _turn = self.turn(ecosystem, name).await;
+        for _ in 0..TRIES {
+            let head = self.catalog.head(ecosystem, name).await?.ok_or_else(|| Error::not_found(Subject::Package))?;
+            let batch = build(&head, self.clock.now()).await?;
+            if self.catalog.commit(ecosystem, name, batch).await? == Applied::Yes {
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    /// Deletes a package with all its versions.
+    ///
+    /// # Errors
+    /// As [`Registry::change`].
+    pub async fn delete_package(&self, grant: &Grant) -> Result<()> {
+        self.change(grant, async |head, now| change::delete_package(head, &self.catalog.live_versions(grant, head).await?, now)).await
+    }
+
+    /// The repository a publisher may link a new package to, by owner and name.
+    ///
+    /// A link hands the repository's roles to the package, so it is made only to a
+    /// repository of the package's own owner on which the publisher may write.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn linkable(&self, caller: &Caller, owner: AccountId, full_name: (&str, &str)) -> Result<Option<crate::package::RepositoryId>> {
+        let (Ok(login), Ok(name)) = (OwnerName::new(full_name.0), crate::name::RepositoryName::new(full_name.1)) else { return Ok(None) };
+        let found = async {
+            let account = self.identity.account_by_login(&login).await?;
+            Ok::<_, Error>((self.identity.repository(account.id, &name).await?, account.is_organisation()))
+        };
+        let (repository, organisation) = match found.await {
+            Ok(found) => found,
+            Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let may = repository.owner == owner && access::role_on_repository(caller, &RepositoryPolicy::from(&repository), organisation) >= Some(RepositoryRole::Write);
+        Ok(may.then_some(repository.id))
+    }
+
+    /// Changes of one package take turns within this process, so that many
+    /// publishers of one package do not make each other's tries fail.
+    async fn turn(&self, ecosystem: &str, name: &PackageName) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turns[crate::name::PackageKey::new(ecosystem, name.as_str()).slot(self.turns.len())].lock().await
+    }
+}
+
+/// What a caller hears who may not know whether the package exists: the same as for a new name.
+fn hide(error: Error, name: &PackageName) -> Error {
+    match error.kind() {
+        Kind::NotFound => cannot_publish(name),
+        Kind::Forbidden if error.subject() == Subject::Owner => cannot_publish(name),
+        _ => error,
+    }
+}
+
+fn cannot_publish(name: &PackageName) -> Error {
+    Error::forbidden(Subject::Package, format!("you do not have permission to publish {name}"))
+}
+
+fn contended() -> Error {
+    Error::new(Kind::Unavailable, Subject::Package).saying("too many changes of this package at once, try again")
+}

@@ -1,0 +1,271 @@
+//! One request: who asks, who answers, and what is said when it goes wrong.
+
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::State;
+use super::answer::{Answer, Line};
+use super::origin::{self, Origin, Setting};
+use super::router::{self, Located};
+use crate::ecosystem::Ecosystem;
+use crate::error::{Error, Kind, Result, Subject};
+use crate::format::BaseUrl;
+use crate::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Upload, header, reply, request};
+use crate::identity::Caller;
+use crate::observe::{METRICS, Trace};
+use crate::registry::Call;
+
+/// Longest piece of a header that a log line repeats, in characters.
+const LOGGED: usize = 120;
+
+/// Counts wrong tokens by address, so that guessing is slow.
+pub struct FailedLogins {
+    limit: u32,
+    counts: moka::sync::Cache<IpAddr, Arc<AtomicU32>>,
+}
+
+impl FailedLogins {
+    /// Allows `limit` wrong tokens from one address in a minute.
+    pub fn new(limit: u32) -> Self {
+        let counts = moka::sync::Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(60)).build();
+        Self { limit, counts }
+    }
+
+    fn check(&self, client: IpAddr) -> Result<()> {
+        let count = self.counts.get(&client).map_or(0, |count| count.load(Ordering::Relaxed));
+        if count < self.limit {
+            return Ok(());
+        }
+        let error = Error::new(Kind::TooMany, Subject::Token).saying("too many requests with a wrong token");
+        Err(error.retry_after(Duration::from_secs(60)))
+    }
+
+    fn count(&self, client: IpAddr) {
+        self.counts.get_with(client, Arc::default).fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers a request.
+pub async fn serve(
+    state: &State,
+    request: hyper::Request<Incoming>,
+    peer: SocketAddr,
+    tls: bool,
+    failed_logins: &FailedLogins,
+) -> http::Response<Answer> {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let trace = Arc::new(Trace::default());
+    let setting = Setting {
+        public_url: state.public_url.as_deref(),
+        hosts: state.config.hosts.as_deref(),
+        trusted_proxies: &state.config.trusted_proxies,
+        peer: peer.ip(),
+        tls,
+    };
+    let origin = origin::origin(&parts.headers, &parts.uri, &setting);
+    let line = Line {
+        client: origin.as_ref().map_or(peer.ip(), |origin| origin.client),
+        method: parts.method.clone(),
+        path: redacted(parts.uri.path()),
+        version: parts.version,
+        agent: logged(&parts.headers, &header::USER_AGENT),
+        trace: Arc::clone(&trace),
+        started,
+        status: 0,
+        sent: 0,
+        whole: false,
+    };
+    let body = Upload::incoming(body, Duration::from_secs(state.config.body_idle_seconds));
+    let response = match origin {
+        Err(error) => plain_error(&error),
+        Ok(origin) => answer(state, &parts, body, &origin, &trace, failed_logins).await,
+    };
+    Answer::new(response, line)
+}
+
+async fn answer(
+    state: &State,
+    parts: &request::Parts,
+    body: Upload,
+    origin: &Origin,
+    trace: &Trace,
+    failed_logins: &FailedLogins,
+) -> Response {
+    let own_host = state.config.hosts.as_deref().and_then(|base| router::own_host(&origin.host, base));
+    match router::locate(own_host, parts.uri.path()) {
+        Located::Ecosystem(ecosystem, mount, rest) if state.enabled.iter().any(|name| name == ecosystem.info().name) => {
+            let name = ecosystem.info().name;
+            trace.note(|notes| notes.ecosystem = Some(name));
+            // A defect must cost its own request and no other.
+            let work = AssertUnwindSafe(ecosystem_answer(state, ecosystem, parts, body, (origin, mount, rest), trace, failed_logins));
+            let result = work.catch_unwind().await.unwrap_or_else(|_| Err(Error::internal(Subject::Request, "a handler panicked")));
+            result.unwrap_or_else(|error| failed(ecosystem, &error, trace))
+        }
+        Located::Operation(operation) => operate(state, &parts.method, operation),
+        Located::Root if matches!(parts.method, Method::GET | Method::HEAD) => front_page(state, origin),
+        Located::Ecosystem(..) | Located::Root | Located::Nobody => plain_error(&Error::not_found(Subject::Route)),
+    }
+}
+
+async fn ecosystem_answer(
+    state: &State,
+    ecosystem: &'static dyn Ecosystem,
+    parts: &request::Parts,
+    body: Upload,
+    (origin, mount, path): (&Origin, &str, &str),
+    trace: &Trace,
+    failed_logins: &FailedLogins,
+) -> Result<Response> {
+    let registry = &*state.registry;
+    let caller = match registry.identity().identify(&parts.headers).await {
+        Ok(caller) => caller,
+        Err(error) if error.kind() == Kind::Unauthenticated => {
+            failed_logins.check(origin.client)?;
+            if !ecosystem.signs_in(&parts.method, path) {
+                failed_logins.count(origin.client);
+                return Err(error);
+            }
+            Caller::anonymous()
+        }
+        Err(error) => return Err(error),
+    };
+    if !matches!(*caller, Caller::Anonymous) {
+        trace.note(|notes| notes.caller = Some(caller.display().to_string()));
+    }
+    // An ecosystem's root paths and own hosts keep their mount's address where documents need one.
+    let mount = if mount.is_empty() && is_root_path(ecosystem, path) && !is_own_host(state, origin) {
+        format!("/{}", ecosystem.info().mount)
+    } else {
+        mount.to_owned()
+    };
+    let call = Call {
+        registry,
+        caller,
+        method: parts.method.clone(),
+        path,
+        query: parts.uri.query(),
+        headers: &parts.headers,
+        body,
+        base: BaseUrl::new(&format!("{}{mount}", origin.url)),
+        trace,
+    };
+    ecosystem.serve(call).await
+}
+
+fn is_root_path(ecosystem: &dyn Ecosystem, path: &str) -> bool {
+    ecosystem.info().root_paths.iter().any(|root| path.starts_with(root))
+}
+
+fn is_own_host(state: &State, origin: &Origin) -> bool {
+    state.config.hosts.as_deref().and_then(|base| router::own_host(&origin.host, base)).is_some()
+}
+
+fn failed(ecosystem: &dyn Ecosystem, error: &Error, trace: &Trace) -> Response {
+    if error.kind() == Kind::Internal {
+        tracing::error!(error = ?error, ecosystem = ecosystem.info().name, "request failed");
+    }
+    trace.note(|notes| notes.error = Some(format!("{error:?}")));
+    let mut response = ecosystem.error(error);
+    finish_error(&mut response, error);
+    response
+}
+
+/// An error where no protocol is known.
+fn plain_error(error: &Error) -> Response {
+    let mut response = reply::text(reply::status(error), format!("{error}\n"));
+    finish_error(&mut response, error);
+    response
+}
+
+fn finish_error(response: &mut Response, error: &Error) {
+    reply::retry_after(response, error.wait());
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+fn operate(state: &State, method: &Method, operation: &str) -> Response {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return plain_error(&Error::new(Kind::MethodNotAllowed, Subject::Route));
+    }
+    let mut response = match operation {
+        "health" => reply::text(StatusCode::OK, "ok\n"),
+        "ready" => ready(state),
+        "metrics" => {
+            let usage = state.registry.blobs().usage();
+            METRICS.blobs(usage.cached_count, usage.cached_bytes, usage.free_bytes);
+            reply::typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", METRICS.text())
+        }
+        _ => plain_error(&Error::not_found(Subject::Route)),
+    };
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Ready means that requests can be answered; an upstream's outage does not change that.
+fn ready(state: &State) -> Response {
+    match state.registry.blobs().is_writable() {
+        true => reply::text(StatusCode::OK, "ready\n"),
+        false => reply::text(StatusCode::SERVICE_UNAVAILABLE, "the data folder cannot be written\n"),
+    }
+}
+
+/// Says what this is and how clients are pointed at it.
+fn front_page(state: &State, origin: &Origin) -> Response {
+    let mut text = format!("packhouse {}\n", env!("CARGO_PKG_VERSION"));
+    for ecosystem in crate::ecosystem::ALL.iter().filter(|ecosystem| state.enabled.iter().any(|name| name == ecosystem.info().name)) {
+        let base = BaseUrl::new(&format!("{}/{}", origin.url, ecosystem.info().mount));
+        for snippet in ecosystem.clients(&base) {
+            text.push_str(&format!("\n# {}: {}\n{}", snippet.client, snippet.place, snippet.lines));
+        }
+    }
+    reply::text(StatusCode::OK, text)
+}
+
+/// A path for the log: a token in it is cut to its prefix.
+fn redacted(path: &str) -> String {
+    let mut text: String = path.chars().take(1024).collect();
+    let mut from = 0;
+    while let Some(at) = text[from..].find(crate::identity::PREFIX) {
+        let start = from + at + crate::identity::PREFIX.len();
+        let end = text[start..].find(|c: char| !c.is_ascii_alphanumeric()).map_or(text.len(), |end| start + end);
+        text.replace_range(start..end, "…");
+        from = start;
+    }
+    text
+}
+
+fn logged(headers: &HeaderMap, name: &header::HeaderName) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(|text| text.chars().take(LOGGED).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_in_paths_are_not_logged() {
+        let prefix = crate::identity::PREFIX;
+        let path = format!("/-/user/token/{prefix}abcDEF123/x/{prefix}zz");
+        let text = redacted(&path);
+        assert_eq!(text, format!("/-/user/token/{prefix}…/x/{prefix}…"));
+        assert_eq!(redacted("/plain"), "/plain");
+    }
+
+    #[test]
+    fn guessing_is_slowed_down_by_address() {
+        let failed = FailedLogins::new(2);
+        let (guesser, other): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        failed.count(guesser);
+        assert!(failed.check(guesser).is_ok());
+        failed.count(guesser);
+        assert_eq!(failed.check(guesser).unwrap_err().kind(), Kind::TooMany);
+        assert!(failed.check(other).is_ok());
+    }
+}

@@ -1,0 +1,439 @@
+//! The default store: one redb file, one writer thread, group commit.
+//!
+//! One durable commit costs one or two waits for the disk, whatever it holds, so
+//! the writer takes all batches that are waiting into one transaction: 64
+//! publishers at once got ten times the commits of one after the other. Nothing
+//! waits for a group to fill; a lone batch is committed alone.
+//!
+//! Truth is committed with redb's quick-repair, which writes in two phases and
+//! saves the allocator's state: a crash, and a crash during the recovery from it,
+//! keep every acknowledged batch, and opening again walks no tree. The cache file
+//! is synced every few seconds only: what it loses is fetched again.
+//!
+//! The first error of the disk stops all writing until the file is opened anew:
+//! after a failed sync nobody can say which pages the disk holds, and a second try
+//! may report success for pages that the kernel has dropped. Reads go on.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ::redb::{Database, ReadableDatabase as _, ReadableTable as _, StorageBackend, TableDefinition, TableError, WriteTransaction};
+use bytes::Bytes;
+use futures_util::future::{self, BoxFuture, FutureExt as _};
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
+
+use super::{Batch, Change, Condition, KeyRange, Outcome, Row, Store, TableId, holds_nothing};
+use crate::error::{Error, Kind, Result, Subject};
+
+/// Limits of a redb store.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Memory for pages of the file.
+    pub page_cache_bytes: u64,
+    /// Most rows of one transaction. A larger single batch is still committed whole.
+    pub group_rows: usize,
+    /// Most batches that wait for the writer; further ones wait before the queue.
+    pub queue_batches: usize,
+    /// Largest key and largest value.
+    pub record_limit_bytes: u64,
+    /// Longest time that a cache file's commits stay unsynced. Truth is always synced.
+    pub flush_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { page_cache_bytes: 64 << 20, group_rows: 1000, queue_batches: 4096, record_limit_bytes: 64 << 20, flush_seconds: 5 }
+    }
+}
+
+/// What a committed batch survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// A crash of the machine at any later instant.
+    Truth,
+    /// A crash of the machine once [`Config::flush_seconds`] have passed.
+    Cache,
+}
+
+/// A store in one redb file.
+pub struct Redb {
+    /// Taken when the store is dropped.
+    database: Option<Arc<Database>>,
+    /// Taken by [`Redb::close`].
+    queue: Mutex<Option<mpsc::Sender<Waiting>>>,
+    places: Arc<Semaphore>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    stopped: Arc<AtomicBool>,
+    record_limit_bytes: u64,
+}
+
+/// A batch in the queue and whoever waits for its outcome.
+struct Waiting {
+    batch: Batch,
+    reply: oneshot::Sender<Result<Outcome>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Redb {
+    /// Opens or makes the file at `path` and starts its writer. One process at a time may have it open.
+    ///
+    /// Reads the disk, so it belongs before the serving of requests or on a blocking thread.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] when the file is in use, damaged, of another format, or cannot be opened.
+    pub fn open(path: &Path, config: &Config, durability: Durability) -> Result<Self> {
+        Self::start(&path.display().to_string(), config, durability, |builder| {
+            if !path.try_exists()? {
+                create(builder, path)?;
+            }
+            builder.open(path)
+        })
+    }
+
+    /// As [`Redb::open`], on any storage.
+    ///
+    /// # Errors
+    /// As [`Redb::open`].
+    pub fn open_backend(backend: impl StorageBackend, config: &Config, durability: Durability) -> Result<Self> {
+        Self::start("a storage backend", config, durability, |builder| builder.create_with_backend(backend))
+    }
+
+    fn start(
+        name: &str,
+        config: &Config,
+        durability: Durability,
+        open: impl FnOnce(&mut ::redb::Builder) -> Result<Database, ::redb::DatabaseError>,
+    ) -> Result<Self> {
+        let refuse = |cause: String| {
+            let cause = format!("cannot open the store {name}: {cause}");
+            Error::new(Kind::Unavailable, Subject::Store).saying("the store cannot be opened").because(cause)
+        };
+        let mut builder = Database::builder();
+        builder.set_cache_size(usize::try_from(config.page_cache_bytes).unwrap_or(usize::MAX));
+        // redb checks what it reads, but a hostile file may still trip an assertion of it.
+        let database = catch_unwind(AssertUnwindSafe(|| open(&mut builder)))
+            .map_err(|_| refuse("the file is damaged".to_owned()))?
+            .map_err(|error| refuse(error.to_string()))?;
+        let database = Arc::new(database);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (sender, receiver) = mpsc::channel();
+        let writer = Writer {
+            database: Arc::clone(&database),
+            queue: receiver,
+            stopped: Arc::clone(&stopped),
+            durability,
+            group_rows: config.group_rows,
+            flush: Duration::from_secs(config.flush_seconds),
+            unsynced_since: None,
+        };
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run());
+        Ok(Self {
+            database: Some(database),
+            queue: Mutex::new(Some(sender)),
+            places: Arc::new(Semaphore::new(config.queue_batches.clamp(1, Semaphore::MAX_PERMITS))),
+            writer: Mutex::new(Some(thread.map_err(|error| refuse(error.to_string()))?)),
+            stopped,
+            record_limit_bytes: config.record_limit_bytes,
+        })
+    }
+
+    /// Commits what waits, syncs the file and ends the writer. Later commits answer
+    /// [`Kind::Unavailable`]; reads go on. Blocks for as long as the disk takes.
+    pub fn close(&self) {
+        drop(lock(&self.queue).take());
+        if let Some(writer) = lock(&self.writer).take() {
+            // A writer that panicked has set `stopped`; there is nothing to add.
+            let _ = writer.join();
+        }
+    }
+
+    /// Whether an error of the disk has ended all writing until the file is opened anew.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    async fn queue(&self, batch: Batch) -> Result<Outcome> {
+        batch.check()?;
+        self.check_sizes(&batch)?;
+        if self.is_stopped() {
+            return Err(unavailable("writing has stopped after an error of the disk"));
+        }
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| unavailable("the store is closed"))?;
+        let (reply, answer) = oneshot::channel();
+        let sent = match &*lock(&self.queue) {
+            Some(queue) => queue.send(Waiting { batch, reply, _place: place }).is_ok(),
+            None => false,
+        };
+        if !sent {
+            return Err(unavailable("the store is closed"));
+        }
+        answer.await.unwrap_or_else(|_| Err(unavailable("the writer has ended")))
+    }
+
+    fn check_sizes(&self, batch: &Batch) -> Result<()> {
+        let longest = batch.changes.iter().map(|change| match change {
+            Change::Put(_, key, value) => key.len().max(value.len()),
+            Change::Delete(_, key) => key.len(),
+        });
+        if longest.max().unwrap_or(0) as u64 > self.record_limit_bytes {
+            return Err(
+                Error::new(Kind::TooLarge, Subject::Store).saying(format!("a record is larger than {} bytes", self.record_limit_bytes))
+            );
+        }
+        Ok(())
+    }
+
+    fn read<T>(&self, table: TableId, none: T, read: impl FnOnce(Rows) -> Result<T, ::redb::StorageError>) -> Result<T> {
+        let read = || {
+            let Some(database) = &self.database else { return Err(unavailable("the store is closed")) };
+            let transaction = database.begin_read().map_err(failed)?;
+            match transaction.open_table(definition(table)) {
+                Ok(rows) => read(rows).map_err(failed),
+                Err(TableError::TableDoesNotExist(_)) => Ok(none),
+                Err(error) => Err(failed(error)),
+            }
+        };
+        // A damaged page may trip an assertion of redb; that is no worse than an error of the disk.
+        catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(unavailable("the store is damaged")))
+    }
+}
+
+type Rows = ::redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+impl Store for Redb {
+    fn get<'a>(&'a self, table: TableId, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>> {
+        let value = self.read(table, None, |rows| Ok(rows.get(key)?.map(|value| Bytes::copy_from_slice(value.value()))));
+        future::ready(value).boxed()
+    }
+
+    fn scan(&self, table: TableId, range: KeyRange, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
+        let rows = self.read(table, Vec::new(), |rows| {
+            if holds_nothing(&range) {
+                return Ok(Vec::new());
+            }
+            let range = (range.0.as_ref().map(|key| &key[..]), range.1.as_ref().map(|key| &key[..]));
+            let copy = |row: Result<(Guard<'_>, Guard<'_>), _>| {
+                row.map(|(key, value)| (Bytes::copy_from_slice(key.value()), Bytes::copy_from_slice(value.value())))
+            };
+            rows.range::<&[u8]>(range)?.take(limit).map(copy).collect()
+        });
+        future::ready(rows).boxed()
+    }
+
+    /// A commit whose future is dropped after its batch was queued is still made.
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Outcome>> {
+        self.queue(batch).boxed()
+    }
+}
+
+type Guard<'a> = ::redb::AccessGuard<'a, &'static [u8]>;
+
+impl Drop for Redb {
+    fn drop(&mut self) {
+        self.close();
+        let database = self.database.take();
+        // The writer is gone, so this closes the file. On a damaged file that may panic; what could be synced was.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+    }
+}
+
+/// Makes a new file under another name first: a crash while redb lays it out would leave one that is no database.
+fn create(builder: &::redb::Builder, path: &Path) -> Result<(), ::redb::DatabaseError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let unfinished = Path::new(&name);
+    match std::fs::remove_file(unfinished) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    drop(builder.create(unfinished)?);
+    std::fs::rename(unfinished, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+/// The one thread that changes the file.
+struct Writer {
+    database: Arc<Database>,
+    queue: mpsc::Receiver<Waiting>,
+    stopped: Arc<AtomicBool>,
+    durability: Durability,
+    group_rows: usize,
+    flush: Duration,
+    /// When the first commit was made that is not synced yet.
+    unsynced_since: Option<Instant>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        loop {
+            match self.next() {
+                Ok(first) => {
+                    let group = self.group(first);
+                    self.answer(group);
+                }
+                Err(RecvTimeoutError::Timeout) => self.sync(),
+                Err(RecvTimeoutError::Disconnected) => return self.sync(),
+            }
+        }
+    }
+
+    /// Waits for a batch, but not past the time at which earlier commits must be synced.
+    fn next(&self) -> Result<Waiting, RecvTimeoutError> {
+        match self.unsynced_since {
+            None => self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(since) => self.queue.recv_timeout(self.flush.saturating_sub(since.elapsed())),
+        }
+    }
+
+    /// The batches that wait already, up to the limit of rows.
+    fn group(&self, first: Waiting) -> Vec<Waiting> {
+        let mut rows = first.batch.changes.len();
+        let mut group = vec![first];
+        while rows < self.group_rows && group.len() < self.group_rows {
+            let Ok(next) = self.queue.try_recv() else { break };
+            rows += next.batch.changes.len();
+            group.push(next);
+        }
+        group
+    }
+
+    fn answer(&mut self, group: Vec<Waiting>) {
+        let durable = self.durability == Durability::Truth || self.unsynced_since.is_some_and(|since| since.elapsed() >= self.flush);
+        let batches = group.iter().map(|waiting| &waiting.batch);
+        let outcomes = self.guarded(|database| apply(database, batches, durable));
+        match outcomes {
+            Ok(outcomes) => {
+                self.note_commit(durable);
+                for (waiting, outcome) in group.into_iter().zip(outcomes) {
+                    let _ = waiting.reply.send(Ok(outcome));
+                }
+            }
+            Err(cause) => {
+                for waiting in group {
+                    let error = unavailable("writing has stopped after an error of the disk").because(cause.clone());
+                    let _ = waiting.reply.send(Err(error));
+                }
+            }
+        }
+    }
+
+    fn sync(&mut self) {
+        if self.unsynced_since.is_some() && self.guarded(|database| apply(database, std::iter::empty(), true)).is_ok() {
+            self.note_commit(true);
+        }
+    }
+
+    fn note_commit(&mut self, durable: bool) {
+        self.unsynced_since = if durable { None } else { self.unsynced_since.or_else(|| Some(Instant::now())) };
+    }
+
+    /// Runs a transaction unless an earlier one failed. A failure, of any kind, is the last transaction.
+    fn guarded<T>(&mut self, transaction: impl FnOnce(&Database) -> Result<T, ::redb::Error>) -> Result<T, String> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Err("an earlier commit failed".to_owned());
+        }
+        let done = catch_unwind(AssertUnwindSafe(|| transaction(&self.database)));
+        let done = done.map_err(|_| "the storage engine panicked".to_owned()).and_then(|done| done.map_err(|error| error.to_string()));
+        if let Err(cause) = &done {
+            tracing::error!(cause, "the store stops writing until it is opened anew");
+            self.stopped.store(true, Ordering::Release);
+            self.unsynced_since = None;
+        }
+        done
+    }
+}
+
+/// Applies batches in order in one transaction. Each sees the ones before it.
+fn apply<'a>(database: &Database, batches: impl Iterator<Item = &'a Batch>, durable: bool) -> Result<Vec<Outcome>, ::redb::Error> {
+    let mut transaction = database.begin_write()?;
+    if durable {
+        transaction.set_quick_repair(true);
+    } else {
+        transaction.set_durability(::redb::Durability::None)?;
+    }
+    let mut changed = false;
+    let mut outcomes = Vec::new();
+    {
+        let mut tables = Tables { transaction: &transaction, open: HashMap::new() };
+        for batch in batches {
+            let outcome = tables.apply(batch)?;
+            changed |= outcome == Outcome::Committed && !batch.changes.is_empty();
+            outcomes.push(outcome);
+        }
+    }
+    // Nothing changed and nothing to sync: the outcomes are as true without a commit.
+    if !changed && !outcomes.is_empty() {
+        transaction.abort()?;
+    } else {
+        transaction.commit()?;
+    }
+    Ok(outcomes)
+}
+
+/// The tables of a transaction that were touched. One is made by the first touch.
+struct Tables<'a> {
+    transaction: &'a WriteTransaction,
+    open: HashMap<TableId, ::redb::Table<'a, &'static [u8], &'static [u8]>>,
+}
+
+impl<'a> Tables<'a> {
+    fn apply(&mut self, batch: &Batch) -> Result<Outcome, ::redb::Error> {
+        for (index, condition) in batch.conditions.iter().enumerate() {
+            let holds = match condition {
+                Condition::Absent(table, key) => self.table(*table)?.get(&key[..])?.is_none(),
+                Condition::Equals(table, key, expected) => {
+                    self.table(*table)?.get(&key[..])?.is_some_and(|value| value.value() == &expected[..])
+                }
+            };
+            if !holds {
+                return Ok(Outcome::Conflict { condition: index });
+            }
+        }
+        for change in &batch.changes {
+            match change {
+                Change::Put(table, key, value) => self.table(*table)?.insert(&key[..], &value[..])?,
+                Change::Delete(table, key) => self.table(*table)?.remove(&key[..])?,
+            };
+        }
+        Ok(Outcome::Committed)
+    }
+
+    fn table(&mut self, table: TableId) -> Result<&mut ::redb::Table<'a, &'static [u8], &'static [u8]>, TableError> {
+        use std::collections::hash_map::Entry;
+        match self.open.entry(table) {
+            Entry::Occupied(open) => Ok(open.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(self.transaction.open_table(definition(table))?)),
+        }
+    }
+}
+
+fn definition(table: TableId) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(table.0)
+}
+
+fn unavailable(message: &'static str) -> Error {
+    Error::new(Kind::Unavailable, Subject::Store).saying(message)
+}
+
+fn failed(error: impl Into<::redb::Error>) -> Error {
+    unavailable("the store cannot be read").because(error.into())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! Files from upstreams: streamed to every waiting client while they arrive, verified, kept.
+//!
+//! One task per file does the fetching, whoever waits. It pushes what comes into a
+//! [`Spool`], which clients follow. A body that breaks off is resumed with `Range`.
+//! The spool holds back the end until length and digests are proven, so a wrong
+//! body never ends cleanly, and nothing of it is kept.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::client::{Answer, Pace};
+use super::flight::{Announce, Landed};
+use super::{Fetcher, Shared, Upstream, Verdict};
+use crate::blob::Purpose;
+use crate::blob::{Expect, Filler, Spool};
+use crate::digest::Digest;
+use crate::error::{Error, Kind, Result, Subject};
+use crate::http::{HeaderMap, HeaderValue, header};
+use crate::name::{PackageKey, PackageName};
+use crate::store::Batch;
+use crate::store::table::{Key, Table};
+
+/// A file that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptFile {
+    /// Its blob.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// A file on its way.
+#[derive(Clone)]
+pub struct Filling {
+    /// The growing file.
+    pub spool: Spool,
+}
+
+/// What to fetch, and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The package it belongs to.
+    pub name: PackageName,
+    /// Its name in our download path.
+    pub file: String,
+    /// Where the upstream keeps it.
+    pub url: Url,
+    /// Digests that the index promised.
+    pub promised: Vec<Digest>,
+}
+
+const FILES: Table<KeptFile> = Table::new("upstream_files");
+
+impl Fetcher {
+    /// A file that is kept already, without asking anyone.
+    ///
+    /// # Errors
+    /// When the cache's store fails.
+    pub async fn kept(&self, upstream: &Upstream, name: &PackageName, file: &str) -> Result<Option<Arc<KeptFile>>> {
+        let key = file_key(upstream, name, file);
+        if let Some(kept) = self.0.files.get(&key) {
+            return Ok(Some(kept));
+        }
+        let Some(stored) = FILES.get(&*self.0.store, row_key(upstream, name, file)).await? else { return Ok(None) };
+        let kept = Arc::new(stored.value);
+        self.0.files.insert(key, Arc::clone(&kept));
+        Ok(Some(kept))
+    }
+
+    /// Forgets a kept file whose blob turned out to be gone.
+    pub fn forget_file(&self, upstream: &Upstream, name: &PackageName, file: &str) {
+        self.0.files.invalidate(&file_key(upstream, name, file));
+    }
+
+    /// Starts to fetch a file, or joins those who wait for it.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when the upstream has no such file, [`Kind::BadUpstream`]
+    /// or [`Kind::Unavailable`] when it fails before the first byte.
+    pub async fn fetch(&self, upstream: &Arc<Upstream>, wanted: Wanted) -> Result<(Filling, Verdict)> {
+        if self.0.config.offline {
+            return Err(Error::new(Kind::Unavailable, Subject::Upstream).saying("this server is offline and does not hold the file"));
+        }
+        let key = file_key(upstream, &wanted.name, &wanted.file);
+        let (fetcher, upstream) = (self.clone(), Arc::clone(upstream));
+        let start = move |announce| async move { fetcher.fill(&upstream, wanted, announce).await };
+        match self.0.fills.join(key, start).await {
+            Landed::Led(Ok(filling)) => Ok((filling, Verdict::Miss)),
+            Landed::Joined(Ok(filling)) => Ok((filling, Verdict::Joined)),
+            Landed::Led(Err(error)) | Landed::Joined(Err(error)) => Err(error.repeat()),
+            Landed::Lost => Err(Error::new(Kind::Unavailable, Subject::Upstream)),
+        }
+    }
+
+    /// The whole work of one file, from the first request to the record of what was kept.
+    async fn fill(&self, upstream: &Upstream, wanted: Wanted, announce: Announce<Shared<Filling>>) {
+        let opened = match self.begin(upstream, &wanted).await {
+            Ok(opened) => opened,
+            Err(error) => return announce.result(Err(Arc::new(error))),
+        };
+        let Opened { mut filler, spool, mut source } = opened;
+        announce.result(Ok(Filling { spool }));
+        if let Err(error) = self.pour(upstream, &wanted, &mut filler, &mut source).await {
+            tracing::warn!(upstream = upstream.name(), package = %wanted.name, file = wanted.file, error = ?error, "fetching a file failed");
+            upstream.count_failure();
+            return filler.fail(&error);
+        }
+        match filler.finish().await {
+            Ok(kept) if kept.stored() => {
+                let record = KeptFile { digest: kept.digests.sha256, size: kept.size };
+                if let Err(error) = self.record(upstream, &wanted, record).await {
+                    tracing::error!(error = ?error, "recording a kept file failed");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(upstream = upstream.name(), package = %wanted.name, file = wanted.file, error = ?error, "a fetched file is not what was promised");
+            }
+        }
+    }
+
+    async fn begin(&self, upstream: &Upstream, wanted: &Wanted) -> Result<Opened> {
+        let response = match upstream.get(&wanted.url, identity_headers()).await? {
+            Answer::Body(response) => response,
+            Answer::Absent => return Err(Error::not_found(Subject::File)),
+            Answer::NotModified => return Err(Error::new(Kind::BadUpstream, Subject::Upstream)),
+        };
+        let length = response.content_length();
+        let limit_bytes = self.0.config.artifact_limit_bytes;
+        if length.is_some_and(|length| length > limit_bytes) {
+            return Err(Error::new(Kind::BadUpstream, Subject::Upstream).saying(format!("the upstream's file is larger than {limit_bytes} bytes")));
+        }
+        // Only a promised digest can tell that a coding was undone or not; without one, other bytes than ours are refused.
+        let coded = response.headers().get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+        if coded && wanted.promised.is_empty() {
+            return Err(Error::new(Kind::BadUpstream, Subject::Upstream).saying("the upstream sent the file in a content coding"));
+        }
+        let validator = strong_validator(response.headers());
+        let expect = Expect { length, promised: wanted.promised.clone(), limit_bytes };
+        let (filler, spool) = self.0.blobs.fill(expect).await?;
+        Ok(Opened { filler, spool, source: Source { response, validator, length, skip: 0 } })
+    }
+
+    /// Moves the body into the spool, resuming it when it breaks off.
+    async fn pour(&self, upstream: &Upstream, wanted: &Wanted, filler: &mut Filler, source: &mut Source) -> Result<()> {
+        let mut tries = 0;
+        loop {
+            let error = match self.pour_once(upstream, filler, source).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            // Only what a new request can mend is tried again.
+            if error.kind() != Kind::BadUpstream || tries >= self.0.config.retries {
+                return Err(error);
+            }
+            tries += 1;
+            tracing::debug!(upstream = upstream.name(), file = wanted.file, received = filler.received(), error = ?error, "resuming a broken file");
+            *source = resume(upstream, wanted, source, filler.received()).await?;
+        }
+    }
+
+    async fn pour_once(&self, upstream: &Upstream, filler: &mut Filler, source: &mut Source) -> Result<()> {
+        let mut pace = Pace::default();
+        while let Some(mut chunk) = upstream.next_chunk(&mut source.response, &mut pace).await? {
+            if source.skip > 0 {
+                let skipped = source.skip.min(chunk.len() as u64);
+                source.skip -= skipped;
+                chunk = chunk.slice(usize::try_from(skipped).unwrap_or(usize::MAX)..);
+            }
+            if !chunk.is_empty() {
+                filler.push(chunk).await?;
+            }
+        }
+        match source.length {
+            Some(length) if filler.received() < length => {
+                Err(Error::new(Kind::BadUpstream, Subject::Upstream).saying("the upstream's file ended too early"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn record(&self, upstream: &Upstream, wanted: &Wanted, record: KeptFile) -> Result<()> {
+        let mut batch = Batch::new();
+        FILES.put(&mut batch, row_key(upstream, &wanted.name, &wanted.file), &record)?;
+        self.0.store.commit(batch).await?;
+        self.0.files.insert(file_key(upstream, &wanted.name, &wanted.file), Arc::new(record));
+        Ok(())
+    }
+
+    /// Keeps small bytes that were computed or relayed, as a cached blob.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn keep(&self, bytes: Bytes) -> Result<Digest> {
+        Ok(*self.0.blobs.put(Purpose::Cached, bytes).await?.digest())
+    }
+}
+
+struct Opened {
+    filler: Filler,
+    spool: Spool,
+    source: Source,
+}
+
+/// A body that is being read.
+struct Source {
+    response: reqwest::Response,
+    /// A strong entity tag or a date, for `If-Range`.
+    validator: Option<HeaderValue>,
+    length: Option<u64>,
+    /// Bytes at the beginning that are known already.
+    skip: u64,
+}
+
+/// Asks for the rest of a file of which `received` bytes are there.
+async fn resume(upstream: &Upstream, wanted: &Wanted, broken: &Source, received: u64) -> Result<Source> {
+    let failed = |what: &'static str| Error::new(Kind::BadUpstream, Subject::Upstream).saying(what);
+    // Without a validator only a promised digest can prove that both halves are of one file.
+    if received > 0 && broken.validator.is_none() && wanted.promised.is_empty() {
+        return Err(Error::new(Kind::Unavailable, Subject::Upstream).saying("the upstream's file broke off and cannot be resumed"));
+    }
+    let mut headers = identity_headers();
+    if received > 0 {
+        headers.insert(header::RANGE, HeaderValue::try_from(format!("bytes={received}-")).map_err(|error| Error::internal(Subject::Upstream, error))?);
+        if let Some(validator) = &broken.validator {
+            headers.insert(header::IF_RANGE, validator.clone());
+        }
+    }
+    let response = match upstream.get(&wanted.url, headers).await? {
+        Answer::Body(response) => response,
+        Answer::Absent | Answer::NotModified => return Err(failed("the upstream's file is gone")),
+    };
+    let partial = response.status() == crate::http::StatusCode::PARTIAL_CONTENT;
+    if partial && content_range_start(response.headers()) != Some(received) {
+        return Err(failed("the upstream resumed the file at another place"));
+    }
+    let validator = strong_validator(response.headers());
+    let same = broken.validator.is_some() && validator == broken.validator;
+    if !partial && received > 0 && wanted.promised.is_empty() && !same {
+        return Err(failed("the upstream's file changed while it was fetched"));
+    }
+    Ok(Source { response, validator: broken.validator.clone(), length: broken.length, skip: if partial { 0 } else { received } })
+}
+
+fn identity_headers() -> HeaderMap {
+    HeaderMap::from_iter([
+        (header::ACCEPT, HeaderValue::from_static("*/*")),
+        (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+    ])
+}
+
+fn strong_validator(headers: &HeaderMap) -> Option<HeaderValue> {
+    let etag = headers.get(header::ETAG).filter(|etag| etag.as_bytes().starts_with(b"\""));
+    etag.or_else(|| headers.get(header::LAST_MODIFIED)).cloned()
+}
+
+/// The first byte of `Content-Range: bytes 10-99/100`.
+fn content_range_start(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+    text.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+}
+
+fn file_key(upstream: &Upstream, name: &PackageName, file: &str) -> PackageKey {
+    PackageKey::new(upstream.identity(), name.as_str()).with(file)
+}
+
+fn row_key(upstream: &Upstream, name: &PackageName, file: &str) -> Key {
+    Key::new().text(upstream.identity()).text(name.as_str()).text(file)
+}

@@ -1,0 +1,419 @@
+//! Requests to one upstream: credentials, redirects, time-outs, retries, the breaker.
+//!
+//! Redirects are followed here and not by the HTTP client, because each hop must
+//! pass the guard and only hops to the configured origin may carry credentials.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use rand::RngExt as _;
+use reqwest::redirect;
+use url::Url;
+
+use super::breaker::{self, Breaker};
+use super::config::{Config, Credentials, ProxyEnvironment, UpstreamConfig};
+use super::freshness::Lifetimes;
+use super::guard::Guard;
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result, Subject};
+use crate::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use crate::name::PackageName;
+
+/// One configured upstream.
+pub struct Upstream {
+    name: String,
+    base: Url,
+    lifetimes: Lifetimes,
+    include: Option<GlobSet>,
+    exclude: GlobSet,
+    credentials: Credentials,
+    http: reqwest::Client,
+    guard: Guard,
+    breaker: Mutex<Breaker>,
+    breaker_limits: breaker::Limits,
+    limits: Config,
+    clock: Clock,
+}
+
+/// How much of a body came since when.
+#[derive(Debug, Default)]
+pub struct Pace {
+    started: Option<tokio::time::Instant>,
+    bytes: u64,
+}
+
+/// An answer whose status the caller has a use for.
+#[derive(Debug)]
+pub enum Answer {
+    /// 200 or, if a range was asked for, 206.
+    Body(reqwest::Response),
+    /// 304 to a conditional request.
+    NotModified,
+    /// 404 or 410.
+    Absent,
+}
+
+impl Upstream {
+    /// Builds the client of one upstream.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] with what is wrong in its settings.
+    pub fn new(own: &UpstreamConfig, engine: &Config, credentials: Credentials, environment: &ProxyEnvironment, clock: Clock) -> Result<Self> {
+        let wrong = |what: String| Error::invalid(Subject::Config, format!("upstream {}: {what}", own.name));
+        let mut base = Url::parse(&own.url).map_err(|error| wrong(format!("url: {error}")))?;
+        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() || base.query().is_some() {
+            return Err(wrong("url must be an http or https address without a query".to_owned()));
+        }
+        if !base.username().is_empty() || base.password().is_some() {
+            return Err(wrong("url must not hold credentials; use token_file, or username and password_file".to_owned()));
+        }
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        let (http, guard) = http_client(own, engine, environment).map_err(wrong)?;
+        Ok(Self {
+            name: own.name.clone(),
+            base,
+            lifetimes: engine.lifetimes(own),
+            include: if own.include.is_empty() { None } else { Some(patterns(&own.include).map_err(wrong)?) },
+            exclude: patterns(&own.exclude).map_err(wrong)?,
+            credentials,
+            http,
+            guard,
+            breaker: Mutex::default(),
+            breaker_limits: engine.breaker(),
+            limits: engine.clone(),
+            clock,
+        })
+    }
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A text that differs for upstreams with different addresses, for cache keys.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        self.base.as_str()
+    }
+
+    /// How long its documents last.
+    #[must_use]
+    pub fn lifetimes(&self) -> &Lifetimes {
+        &self.lifetimes
+    }
+
+    /// Whether a name may be asked for here.
+    #[must_use]
+    pub fn serves(&self, name: &PackageName) -> bool {
+        self.include.as_ref().is_none_or(|include| include.is_match(name.as_str())) && !self.exclude.is_match(name.as_str())
+    }
+
+    /// The address of a path below the base.
+    ///
+    /// # Errors
+    /// When the path cannot be part of an address.
+    pub fn address(&self, path: &str) -> Result<Url> {
+        Url::parse(&format!("{}{path}", self.base)).map_err(|error| Error::internal(Subject::Upstream, error))
+    }
+
+    /// Reads an address that a document of this upstream gives, possibly relative.
+    ///
+    /// # Errors
+    /// When it is no address.
+    pub fn address_in_document(&self, text: &str) -> Result<Url> {
+        self.base.join(text).map_err(|error| failed("the upstream gave a malformed address").because(error))
+    }
+
+    /// Asks with GET, retrying what may pass, and counts the outcome in the breaker.
+    ///
+    /// # Errors
+    /// [`Kind::BadUpstream`] when the upstream failed or answered with nothing usable,
+    /// [`Kind::Unavailable`] when it asked to be left alone or is being left alone.
+    pub async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Answer> {
+        let mut tries = 0;
+        loop {
+            self.admit()?;
+            let outcome = self.exchange(Method::GET, url.clone(), headers.clone(), None).await;
+            let (error, wait) = match outcome.and_then(|response| judge(response, &headers)) {
+                Ok(Judged::Answer(answer)) => {
+                    self.breaker().succeeded();
+                    return Ok(answer);
+                }
+                // The upstream works and refuses this request: no reason to leave it alone.
+                Ok(Judged::Refused(error)) => {
+                    self.breaker().succeeded();
+                    return Err(error);
+                }
+                Ok(Judged::Failing(error, wait)) => (error, wait),
+                Err(error) => (error, None),
+            };
+            self.breaker().failed(self.clock.now(), wait, &self.breaker_limits);
+            tracing::debug!(upstream = %self.name, tries, error = ?error, "upstream try failed");
+            if tries >= self.limits.retries || wait.is_some() {
+                return Err(error);
+            }
+            tries += 1;
+            tokio::time::sleep(pause(tries)).await;
+        }
+    }
+
+    /// Relays a request once and reads its answer, at most `limit_bytes`.
+    ///
+    /// # Errors
+    /// As [`Upstream::get`]; a status other than 2xx is returned, not an error.
+    pub async fn relay(&self, method: Method, path: &str, headers: HeaderMap, body: Option<Bytes>, limit_bytes: u64) -> Result<(StatusCode, Bytes)> {
+        self.admit()?;
+        let response = match self.exchange(method, self.address(path)?, headers, body).await {
+            Ok(response) => response,
+            Err(error) => {
+                self.breaker().failed(self.clock.now(), None, &self.breaker_limits);
+                return Err(error);
+            }
+        };
+        if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
+            let wait = retry_after(response.headers());
+            self.breaker().failed(self.clock.now(), wait, &self.breaker_limits);
+        } else {
+            self.breaker().succeeded();
+        }
+        let status = response.status();
+        Ok((status, self.read(response, limit_bytes).await?))
+    }
+
+    /// Reads a whole body, unpacked if it is gzipped, at most `limit_bytes` of it.
+    ///
+    /// # Errors
+    /// [`Kind::BadUpstream`] when it breaks off, stalls, is too large or is not what its headers say.
+    pub async fn read(&self, mut response: reqwest::Response, limit_bytes: u64) -> Result<Bytes> {
+        let announced = response.content_length();
+        if announced.is_some_and(|length| length > limit_bytes) {
+            return Err(past_limit(limit_bytes));
+        }
+        let coding = response.headers().get(header::CONTENT_ENCODING).cloned();
+        let mut body = BytesMut::with_capacity(usize::try_from(announced.unwrap_or(0)).unwrap_or(0).min(1 << 20));
+        let mut pace = Pace::default();
+        while let Some(chunk) = self.next_chunk(&mut response, &mut pace).await? {
+            if (body.len() + chunk.len()) as u64 > limit_bytes {
+                return Err(past_limit(limit_bytes));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if announced.is_some_and(|length| length != body.len() as u64) {
+            return Err(failed("the upstream's answer has another length than it said"));
+        }
+        match coding.as_ref().map(HeaderValue::as_bytes) {
+            None | Some(b"identity" | b"") => Ok(body.freeze()),
+            Some(b"gzip" | b"x-gzip") => {
+                let packed = body.freeze();
+                let unpack = tokio::task::spawn_blocking(move || unpack(&packed, limit_bytes));
+                unpack.await.map_err(|error| Error::internal(Subject::Upstream, error))?
+            }
+            Some(_) => Err(failed("the upstream's answer has an unknown content coding")),
+        }
+    }
+
+    /// The next part of a body, within the idle time-out and not slower than the limit.
+    ///
+    /// # Errors
+    /// [`Kind::BadUpstream`] when the body breaks off, stalls or drips.
+    pub async fn next_chunk(&self, response: &mut reqwest::Response, pace: &mut Pace) -> Result<Option<Bytes>> {
+        let idle = Duration::from_secs(self.limits.idle_seconds);
+        let started = *pace.started.get_or_insert_with(tokio::time::Instant::now);
+        let chunk = tokio::time::timeout(idle, response.chunk())
+            .await
+            .map_err(|_| failed("the upstream's answer stalled"))?
+            .map_err(|error| failed("the upstream's answer broke off").because(error.without_url()))?;
+        pace.bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        if chunk.is_some() && started.elapsed() >= Duration::from_secs(self.limits.slow_window_seconds) {
+            if pace.bytes < self.limits.slow_window_bytes {
+                return Err(failed("the upstream's answer came too slowly"));
+            }
+            *pace = Pace::default();
+        }
+        Ok(chunk)
+    }
+
+    /// Counts a failure that showed only in the body.
+    pub fn count_failure(&self) {
+        self.breaker().failed(self.clock.now(), None, &self.breaker_limits);
+    }
+
+    /// Whether this upstream is being left alone at present.
+    #[must_use]
+    pub fn is_left_alone(&self) -> bool {
+        self.breaker().is_open(self.clock.now())
+    }
+
+    fn admit(&self) -> Result<()> {
+        self.breaker().admit(self.clock.now(), &self.breaker_limits).map_err(|wait| {
+            Error::new(Kind::Unavailable, Subject::Upstream).saying("the upstream failed and is being left alone for a while").retry_after(wait)
+        })
+    }
+
+    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One request with its redirects.
+    async fn exchange(&self, method: Method, mut url: Url, headers: HeaderMap, body: Option<Bytes>) -> Result<reqwest::Response> {
+        for _ in 0..=self.limits.redirects {
+            self.guard.check(&url)?;
+            let mut request = self.http.request(method.clone(), url.clone()).headers(headers.clone());
+            if let Some(credentials) = &self.credentials.0
+                && url.origin() == self.base.origin()
+            {
+                request = request.header(header::AUTHORIZATION, credentials.clone());
+            }
+            if let Some(body) = &body {
+                request = request.body(body.clone());
+            }
+            let response = tokio::time::timeout(Duration::from_secs(self.limits.header_seconds), request.send())
+                .await
+                .map_err(|_| failed("the upstream did not answer in time"))?
+                .map_err(|error| failed("the upstream cannot be reached").because(error.without_url()))?;
+            if !is_redirect(response.status()) {
+                return Ok(response);
+            }
+            let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+            let next = location.and_then(|location| url.join(location).ok()).ok_or_else(|| failed("the upstream redirected to nowhere"))?;
+            if url.scheme() == "https" && next.scheme() == "http" {
+                return Err(failed("the upstream redirected from https to http"));
+            }
+            url = next;
+        }
+        Err(failed("the upstream redirected too often"))
+    }
+}
+
+enum Judged {
+    Answer(Answer),
+    Refused(Error),
+    Failing(Error, Option<Duration>),
+}
+
+/// Sorts an answer by its status. Statuses that were not asked for are failures.
+fn judge(response: reqwest::Response, asked: &HeaderMap) -> Result<Judged> {
+    let status = response.status();
+    let conditional = asked.contains_key(header::IF_NONE_MATCH) || asked.contains_key(header::IF_MODIFIED_SINCE);
+    Ok(match status {
+        StatusCode::OK => Judged::Answer(Answer::Body(response)),
+        StatusCode::PARTIAL_CONTENT if asked.contains_key(header::RANGE) => Judged::Answer(Answer::Body(response)),
+        StatusCode::NOT_MODIFIED if conditional => Judged::Answer(Answer::NotModified),
+        StatusCode::NOT_FOUND | StatusCode::GONE => Judged::Answer(Answer::Absent),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            let wait = retry_after(response.headers());
+            let mut error = Error::new(Kind::Unavailable, Subject::Upstream).saying(format!("the upstream answered {}", status.as_u16()));
+            if let Some(wait) = wait {
+                error = error.retry_after(wait);
+            }
+            Judged::Failing(error, wait)
+        }
+        status if status.is_server_error() => Judged::Failing(failed_status(status), None),
+        status => Judged::Refused(failed_status(status)),
+    })
+}
+
+/// `Retry-After` in seconds or as a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    // The date is the upstream's; compared with its own Date header no clock of ours is needed.
+    let until = httpdate::parse_http_date(text).ok()?;
+    let now = headers.get(header::DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())?;
+    until.duration_since(now).ok()
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// A growing pause with some chance in it, so that many waiters do not return at once.
+fn pause(tries: u32) -> Duration {
+    let base = 50u64 << tries.min(6);
+    Duration::from_millis(base + rand::rng().random_range(0..base))
+}
+
+fn unpack(packed: &Bytes, limit_bytes: u64) -> Result<Bytes> {
+    use std::io::Read as _;
+    let mut body = Vec::new();
+    let mut reader = flate2::read::MultiGzDecoder::new(&packed[..]).take(limit_bytes.saturating_add(1));
+    reader.read_to_end(&mut body).map_err(|error| failed("the upstream's answer is not the gzip it claims to be").because(error))?;
+    if body.len() as u64 > limit_bytes {
+        return Err(past_limit(limit_bytes));
+    }
+    Ok(body.into())
+}
+
+fn patterns(texts: &[String]) -> Result<GlobSet, String> {
+    let mut builder = GlobSetBuilder::new();
+    for text in texts {
+        builder.add(Glob::new(text).map_err(|error| format!("pattern {text:?}: {error}"))?);
+    }
+    builder.build().map_err(|error| error.to_string())
+}
+
+fn http_client(own: &UpstreamConfig, engine: &Config, environment: &ProxyEnvironment) -> Result<(reqwest::Client, Guard), String> {
+    let mut proxies = Vec::new();
+    let mut trusted_hosts = Vec::new();
+    let except = environment.except.as_deref().and_then(reqwest::NoProxy::from_string);
+    let mut add = |address: &str, make: fn(&str) -> reqwest::Result<reqwest::Proxy>| {
+        let url = Url::parse(address).map_err(|error| format!("proxy address: {error}"))?;
+        trusted_hosts.extend(url.host_str().map(str::to_owned));
+        proxies.push(make(address).map_err(|error| format!("proxy address: {error}"))?.no_proxy(except.clone()));
+        Ok::<(), String>(())
+    };
+    if let Some(address) = own.proxy_url.as_deref().or(engine.proxy_url.as_deref()) {
+        add(address, |address| reqwest::Proxy::all(address))?;
+    } else {
+        if let Some(address) = &environment.http {
+            add(address, |address| reqwest::Proxy::http(address))?;
+        }
+        if let Some(address) = &environment.https {
+            add(address, |address| reqwest::Proxy::https(address))?;
+        }
+    }
+    let guard = Guard::new(engine.allow_private.clone(), trusted_hosts);
+    let mut authorities = Vec::new();
+    for file in engine.ca_files.iter().chain(&own.ca_files) {
+        #[expect(clippy::disallowed_methods, reason = "read once, at start or reload")]
+        let pem = std::fs::read(file).map_err(|error| format!("ca_files: {}: {error}", file.display()))?;
+        authorities.extend(reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| format!("ca_files: {}: {error}", file.display()))?);
+    }
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("packhouse/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .no_proxy()
+        .dns_resolver(std::sync::Arc::new(guard.clone()))
+        .connect_timeout(Duration::from_secs(engine.connect_seconds))
+        .pool_idle_timeout(Duration::from_secs(60))
+        .pool_max_idle_per_host(64)
+        .http2_adaptive_window(true)
+        .http2_keep_alive_interval(Duration::from_secs(20));
+    if !authorities.is_empty() {
+        builder = builder.tls_certs_merge(authorities);
+    }
+    for proxy in proxies {
+        builder = builder.proxy(proxy);
+    }
+    Ok((builder.build().map_err(|error| error.to_string())?, guard))
+}
+
+fn failed(what: &'static str) -> Error {
+    Error::new(Kind::BadUpstream, Subject::Upstream).saying(what)
+}
+
+fn failed_status(status: StatusCode) -> Error {
+    Error::new(Kind::BadUpstream, Subject::Upstream).saying(format!("the upstream answered {}", status.as_u16()))
+}
+
+fn past_limit(limit_bytes: u64) -> Error {
+    Error::new(Kind::BadUpstream, Subject::Upstream).saying(format!("the upstream's answer is larger than {limit_bytes} bytes"))
+}
