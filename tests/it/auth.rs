@@ -235,7 +235,7 @@ async fn az04_ca07_a_right_that_is_taken_is_gone_within_a_second() {
     let (server, alice) = hosting().await;
     let bob = server.publisher("bob").await;
     server.cli(&["org", "add", "acme", "--owner", "alice"]).await;
-    server.cli(&["org", "member", "add", "acme", "bob"]).await;
+    server.cli(&["org", "add-member", "acme", "bob"]).await;
     server.cli(&["repo", "add", "acme/app", "--visibility", "internal"]).await;
     let package = Package::with(
         "@acme/tool",

@@ -253,7 +253,7 @@ async fn ht14_ht15_bodies_that_are_refused_before_they_come() {
 
 #[tokio::test]
 async fn ht16_slow_callers_are_cut_off_and_keep_nobody_waiting() {
-    let server = Setup::default().tables("[server]\nheader_seconds = 1\nbody_idle_seconds = 1\n").start().await;
+    let server = Setup::default().server("header_seconds = 1\nbody_seconds = 1").start().await;
     let mut streams = Vec::new();
     for n in 0..200 {
         let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
@@ -327,5 +327,20 @@ async fn ht17_ht18_floods_of_frames_end_the_connection() {
     }
     let grown = peak_kilobytes(server.pid()) - before;
     assert!(grown < 128 << 10, "memory grew by {grown} kB");
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn an_ecosystem_answers_on_a_host_of_its_own() {
+    let server = Setup::default().server("hosts = \"packages.test\"").start().await;
+    let token = server.publisher("alice").await;
+    publish(&server.caller_with(&token), &Package::new("@alice/tool", "1.0.0")).await;
+    server.cli(&["package", "visibility", "npm", "@alice/tool", "public"]).await;
+    let host = format!("npm.packages.test:{}", server.port());
+    let bytes = format!("GET /@alice%2ftool HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let got = exchange(server.port(), bytes.as_bytes()).await;
+    assert_eq!(got.statuses, [200]);
+    let text = String::from_utf8_lossy(&got.responses[0].1).into_owned();
+    assert!(text.contains(&format!("http://{host}/@alice/tool/-/tool-1.0.0.tgz")), "{text}");
     server.finish().await;
 }

@@ -18,18 +18,23 @@ fn a_wrong_config_is_explained() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("site.toml");
     let name = path.to_str().unwrap();
+    std::fs::write(folder.path().join("blank"), "\n").unwrap();
+    let blank = folder.path().join("blank").display().to_string();
+    let upstream = "[[ecosystem.npm.upstream]]\nname = \"a\"\n";
     let wrong = [
-        ("listten = []\n", "listten"),
-        ("listen = 7\n", "listen"),
-        ("listen = [\"nowhere\"]\n", "listen"),
-        ("= x\n", "1"),
-        ("public_url = \"ftp://x\"\n", "public_url"),
-        ("[[ecosystem.npm.upstream]]\nname = \"a\"\nurl = \"nonsense\"\n", "url"),
-        ("[[ecosystem.npm.upstream]]\nname = \"a\"\nurl = \"http://127.0.0.1:1\"\ntoken = \"\"\n", "token"),
-        ("[ecosystem.nonesuch]\n", "nonesuch"),
+        ("listten = []\n".to_owned(), "listten"),
+        ("[server]\nlisten = 7\n".into(), "listen"),
+        ("[server]\nlisten = [\"nowhere\"]\n".into(), "listen"),
+        ("\n= x\n".into(), ":2:"),
+        ("public_url = \"ftp://x\"\n".into(), "public_url"),
+        (format!("{upstream}url = \"nonsense\"\n"), "url"),
+        (format!("{upstream}url = \"http://127.0.0.1:1\"\ntoken_file = \"none-there\"\n"), "none-there"),
+        (format!("{upstream}url = \"http://127.0.0.1:1\"\ntoken_file = \"{blank}\"\n"), "token_file"),
+        ("[ecosystem.nonesuch]\n".into(), "nonesuch"),
+        ("[upstream]\nretries = -1\n".into(), "retries"),
     ];
     for (text, word) in wrong {
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, &text).unwrap();
         let output = packhouse(&["check-config", "--config", name]);
         let said = said(&output);
         assert!(!output.status.success() && said.contains(word) && said.contains("site.toml"), "{text}: {said}");

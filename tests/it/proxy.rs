@@ -19,8 +19,8 @@ pub(crate) async fn in_front_of(packages: &[Package]) -> (Upstream, Server, Call
     (upstream, server, caller)
 }
 
-/// Keys of an upstream's table under which every packument is asked for again at once, with a validator.
-pub(crate) const NEVER_FRESH: &str = "fresh_seconds = 0";
+/// Keys of `[upstream]` under which every packument is asked for again at once, with a validator.
+pub(crate) const NEVER_FRESH: &str = "fresh_seconds = 0\nstale_while_revalidate_seconds = 0\nnegative_seconds = 0";
 
 /// Gets a tarball below the mount.
 pub(crate) async fn fetch(caller: &Caller, package: &Package) -> Answer {
@@ -32,13 +32,13 @@ async fn the_first_fetch_is_a_miss_and_the_second_a_hit() {
     let package = Package::with("@acme/dep", "1.0.0", json!({}), 100_000);
     let (upstream, server, caller) = in_front_of(std::slice::from_ref(&package)).await;
     let first = caller.get(&at("@acme/dep")).send().await.expect(200);
-    assert!(first.verdict().contains("fwd=miss"), "{}", first.verdict());
+    assert!(first.verdict().contains("fwd=uri-miss"), "{}", first.verdict());
     let second = caller.get(&at("@acme/dep")).send().await.expect(200);
     assert!(second.verdict().starts_with("hit"), "{}", second.verdict());
     assert_eq!(upstream.count("/@acme/dep"), 1);
 
     let first = fetch(&caller, &package).await.expect(200);
-    assert!(first.verdict().contains("fwd=miss") && first.body == package.tarball && !first.cut);
+    assert!(first.verdict().contains("fwd=uri-miss") && first.body == package.tarball && !first.cut);
     let second = fetch(&caller, &package).await.expect(200);
     assert!(second.verdict().starts_with("hit") && second.body == package.tarball, "{}", second.verdict());
     assert_eq!(second.header("content-length"), package.tarball.len().to_string());
@@ -100,7 +100,7 @@ async fn both_forms_come_from_one_fetch() {
 #[tokio::test]
 async fn a_changed_packument_is_revalidated_with_its_validator() {
     let upstream = Upstream::with(&[Package::new("dep", "1.0.0")]);
-    let server = Setup::default().upstream_with("fake", &upstream.url(), NEVER_FRESH).start().await;
+    let server = Setup::default().upstream(&upstream).engine(NEVER_FRESH).start().await;
     let caller = server.caller();
     let first = caller.get(&at("dep")).send().await.expect(200);
     let second = caller.get(&at("dep")).send().await.expect(200);
@@ -120,7 +120,7 @@ async fn an_upstream_without_validators_serves_too() {
     let package = Package::new("dep", "1.0.0");
     let upstream = Upstream::with(std::slice::from_ref(&package));
     upstream.without_validators();
-    let server = Setup::default().upstream_with("fake", &upstream.url(), NEVER_FRESH).start().await;
+    let server = Setup::default().upstream(&upstream).engine(NEVER_FRESH).start().await;
     let caller = server.caller();
     for _ in 0..3 {
         let answer = caller.get(&at("dep")).send().await.expect(200);
@@ -313,8 +313,7 @@ async fn an_upstream_gets_the_credentials_that_are_its_own() {
     let package = Package::new("dep", "1.0.0");
     let upstream = Upstream::with(std::slice::from_ref(&package));
     upstream.require("Bearer upstream-canary-token");
-    let server = Setup::default().upstream_with("fake", &upstream.url(), "token = \"upstream-canary-token\"").start().await;
-    server.secret("upstream-canary-token");
+    let server = Setup::default().upstream_with_token(&upstream, "upstream-canary-token").start().await;
     assert!(fetch(&server.caller(), &package).await.expect(200).body == package.tarball);
     server.finish().await;
 }

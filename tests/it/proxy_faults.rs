@@ -13,7 +13,7 @@ use crate::npm_wire::at;
 use crate::proxy::{NEVER_FRESH, fetch, in_front_of};
 
 /// Time-outs short enough for a test.
-const IMPATIENT: &str = "[upstream]\nallow_private = [\"127.0.0.1/32\"]\nconnect_seconds = 1\nhead_seconds = 1\nstall_seconds = 1\n";
+const IMPATIENT: &str = "connect_seconds = 1\nheader_seconds = 1\nidle_seconds = 1\n";
 
 /// Right and whole, or an error: a status from 500 on in npm's shape, or a body that breaks off.
 #[track_caller]
@@ -126,7 +126,7 @@ async fn up04_a_wrong_hash() {
 async fn up05_a_version_that_changes_its_bytes() {
     let old = Package::with("dep", "1.0.0", json!({}), 2000);
     let upstream = Upstream::with(std::slice::from_ref(&old));
-    let server = Setup::default().upstream_with("fake", &upstream.url(), NEVER_FRESH).start().await;
+    let server = Setup::default().upstream(&upstream).engine(NEVER_FRESH).start().await;
     let caller = server.caller();
     assert!(fetch(&caller, &old).await.expect(200).body == old.tarball);
     upstream.remove("dep");
@@ -171,8 +171,7 @@ async fn up07_credentials_do_not_follow_to_another_host() {
     let upstream = Upstream::with(std::slice::from_ref(&package));
     upstream.require("Bearer upstream-canary-token");
     upstream.always(&package.path(), Fault::Redirect(format!("{}{}", elsewhere.url(), package.path())));
-    let server = Setup::default().upstream_with("fake", &upstream.url(), "token = \"upstream-canary-token\"").start().await;
-    server.secret("upstream-canary-token");
+    let server = Setup::default().upstream_with_token(&upstream, "upstream-canary-token").start().await;
     assert!(fetch(&server.caller(), &package).await.expect(200).body == package.tarball);
     assert!(elsewhere.requests().iter().all(|seen| seen.header("authorization").is_none()), "a credential left its host");
     assert!(upstream.requests().iter().all(|seen| seen.header("authorization").is_some()));
@@ -188,7 +187,7 @@ async fn up17_a_tarball_on_another_host_is_ours_and_gets_no_credential() {
     upstream.add_elsewhere(&package, &format!("{}{}", elsewhere.url(), package.path()));
     let private = Package::new("inner", "1.0.0");
     upstream.add_elsewhere(&private, "http://10.9.8.7/inner-1.0.0.tgz");
-    let server = Setup::default().upstream_with("fake", &upstream.url(), "token = \"upstream-canary-token\"").start().await;
+    let server = Setup::default().upstream_with_token(&upstream, "upstream-canary-token").start().await;
     let caller = server.caller();
     let text = caller.packument("dep").await.to_string();
     assert!(!text.contains(&elsewhere.url()) && text.contains(&server.registry()), "{text}");
@@ -202,7 +201,7 @@ async fn up17_a_tarball_on_another_host_is_ours_and_gets_no_credential() {
 #[tokio::test]
 async fn a_private_address_is_refused_unless_allowed() {
     let upstream = Upstream::with(&[Package::new("dep", "1.0.0")]);
-    let server = Setup::default().upstream(&upstream).tables("[upstream]\nallow_private = []").start().await;
+    let server = Setup::default().upstream(&upstream).engine("allow_private = []").start().await;
     let answer = server.caller().get(&at("dep")).send().await;
     assert!(matches!(answer.status, 502..=504), "{}", answer.status);
     assert!(upstream.requests().is_empty());
@@ -218,7 +217,7 @@ async fn up10_storms_are_answered_from_the_cache_or_as_an_error() {
         Fault::StatusWith(503, vec![("Retry-After", "nonsense".into())]),
     ] {
         let upstream = Upstream::with(&[Package::new("dep", "1.0.0")]);
-        let server = Setup::default().upstream_with("fake", &upstream.url(), NEVER_FRESH).start().await;
+        let server = Setup::default().upstream(&upstream).engine(NEVER_FRESH).start().await;
         let caller = server.caller();
         let before = caller.get(&at("dep")).send().await.expect(200);
         for path in ["/dep", "/cold"] {
@@ -252,7 +251,7 @@ async fn ca09_an_error_is_not_replayed() {
 
 /// A server that waits one second at most for each phase.
 async fn impatient(upstream: &Upstream) -> Server {
-    Setup::default().upstream(upstream).tables(IMPATIENT).start().await
+    Setup::default().upstream(upstream).engine(IMPATIENT).start().await
 }
 
 #[tokio::test]
@@ -379,7 +378,7 @@ async fn up16_a_flood_of_interim_answers() {
 async fn up18_what_is_cached_outlives_the_upstream() {
     let package = Package::with("dep", "1.0.0", json!({}), 50_000);
     let upstream = Upstream::with(&[package.clone(), Package::new("cold", "1.0.0")]);
-    let mut server = Setup::default().upstream_with("fake", &upstream.url(), NEVER_FRESH).start().await;
+    let mut server = Setup::default().upstream(&upstream).engine(NEVER_FRESH).start().await;
     let caller = server.caller();
     let before = caller.get(&at("dep")).send().await.expect(200);
     fetch(&caller, &package).await.expect(200);
