@@ -96,8 +96,8 @@ fn org(command: Org) -> Ask {
         Org::Delete { org } => delete(at(&org), format!("organisation {org} deleted")),
         Org::Members { org } => get(format!("{}/members", at(&org)), Show::Table(MEMBER)),
         Org::AddMember { org, user, role } => {
-            let done = format!("{user} is {} of {org}", word(role));
-            send(Method::PUT, member(&org, &user), Some(json!({ "role": word(role) })), Show::Done(done))
+            let done = format!("{user} is {} of {org}", word(&role));
+            send(Method::PUT, member(&org, &user), Some(json!({ "role": word(&role) })), Show::Done(done))
         }
         Org::RemoveMember { org, user } => delete(member(&org, &user), format!("{user} left {org}")),
     }
@@ -129,18 +129,18 @@ fn repo(command: Repo) -> Result<Ask> {
         Repo::Show { repo } => get(at(&repo)?, Show::Record(REPO)),
         Repo::Add { repo, visibility } => {
             let (owner, name) = split(&repo)?;
-            let body = json!({ "name": name, "visibility": word(visibility) });
+            let body = json!({ "name": name, "visibility": word(&visibility) });
             send(Method::POST, format!("/repos/{}", encode(owner)), Some(body), Show::Done(format!("repository {repo} made")))
         }
         Repo::Visibility { repo, visibility } => {
-            let done = format!("repository {repo} is {}", word(visibility));
-            send(Method::PATCH, at(&repo)?, Some(json!({ "visibility": word(visibility) })), Show::Done(done))
+            let done = format!("repository {repo} is {}", word(&visibility));
+            send(Method::PATCH, at(&repo)?, Some(json!({ "visibility": word(&visibility) })), Show::Done(done))
         }
         Repo::Delete { repo } => delete(at(&repo)?, format!("repository {repo} deleted")),
         Repo::Roles { repo } => get(format!("{}/roles", at(&repo)?), Show::Table(ROLE)),
         Repo::Grant { repo, principal, role: granted } => {
-            let done = format!("{principal} has the role {} on {repo}", word(granted));
-            send(Method::PUT, role(&repo, &principal)?, Some(json!({ "role": word(granted) })), Show::Done(done))
+            let done = format!("{principal} has the role {} on {repo}", word(&granted));
+            send(Method::PUT, role(&repo, &principal)?, Some(json!({ "role": word(&granted) })), Show::Done(done))
         }
         Repo::Withdraw { repo, principal } => delete(role(&repo, &principal)?, format!("{principal} has no role on {repo}")),
     })
@@ -183,8 +183,8 @@ fn package(command: Package) -> Result<Ask> {
         Package::List { ecosystem } => get(format!("/packages/{}", encode(&ecosystem)), Show::Table(PACKAGE)),
         Package::Show { ecosystem, name } => get(at(&ecosystem, &name), Show::Json),
         Package::Visibility { ecosystem, name, visibility } => {
-            let done = format!("{name} is {}", word(visibility));
-            send(Method::PATCH, at(&ecosystem, &name), Some(json!({ "visibility": word(visibility) })), Show::Done(done))
+            let done = format!("{name} is {}", word(&visibility));
+            send(Method::PATCH, at(&ecosystem, &name), Some(json!({ "visibility": word(&visibility) })), Show::Done(done))
         }
         Package::Delete { ecosystem, name, version } => {
             let (path, what) = part(&ecosystem, &name, version.as_deref());
@@ -208,8 +208,8 @@ fn package(command: Package) -> Result<Ask> {
             if role == PackageRole::None {
                 return Ok(delete(path, format!("{principal} has no role on {name}")));
             }
-            let done = format!("{principal} has the role {} on {name}", word(role));
-            send(Method::PUT, path, Some(json!({ "role": word(role) })), Show::Done(done))
+            let done = format!("{principal} has the role {} on {name}", word(&role));
+            send(Method::PUT, path, Some(json!({ "role": word(&role) })), Show::Done(done))
         }
     })
 }
@@ -227,7 +227,7 @@ fn send(method: Method, path: String, body: Option<Value>, show: Show) -> Ask {
 }
 
 /// The word that stands for a choice on the command line, which is the API's too.
-fn word(choice: impl ValueEnum) -> String {
+fn word(choice: &impl ValueEnum) -> String {
     choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 

@@ -7,7 +7,8 @@
 //! error. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -82,12 +83,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, parts: Parts) -> ExitC
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let mut output = Vec::new();
-    let result = execute(arguments, parts, &mut output);
-    // A reader that has seen enough closes the pipe; that is no failure.
-    let _ = std::io::stdout().lock().write_all(&output);
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match execute(arguments, parts) {
+        Ok(text) => {
+            // A reader that has seen enough closes the pipe; that is no failure.
+            let _ = std::io::stdout().lock().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             let _ = writeln!(std::io::stderr().lock(), "error: {}", error.message());
             ExitCode::FAILURE
@@ -95,21 +96,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, parts: Parts) -> ExitC
     }
 }
 
-fn execute(arguments: Arguments, parts: Parts, output: &mut Vec<u8>) -> Result<()> {
+/// Does what the command says; the text is for standard output.
+fn execute(arguments: Arguments, parts: Parts) -> Result<String> {
     let config = Config::load(arguments.config.as_deref())?;
     match arguments.command {
-        Command::Serve => (parts.serve)(config),
+        Command::Serve => (parts.serve)(config).map(|()| String::new()),
         Command::CheckConfig => {
             let origin = config.file.as_ref().map_or_else(|| "the built-in configuration".to_owned(), |file| file.display().to_string());
-            print(output, &format!("{origin} is fine\n"))
+            Ok(format!("{origin} is fine\n"))
         }
-        Command::Clients { ecosystem } => print(output, &clients(&config, parts, ecosystem.as_deref())?),
-        Command::Fsck => upkeep(config, parts, Upkeep::Fsck, output),
-        Command::Gc => upkeep(config, parts, Upkeep::Gc, output),
+        Command::Clients { ecosystem } => clients(&config, parts, ecosystem.as_deref()),
+        Command::Fsck => upkeep(config, parts, Upkeep::Fsck),
+        Command::Gc => upkeep(config, parts, Upkeep::Gc),
         command => {
             let ask = ask::ask(command)?;
             let answer = block_on(admin::send(&config.admin_socket(), &ask))?;
-            print(output, &show::show(&ask.show, &answer, arguments.json))
+            Ok(show::show(&ask.show, &answer, arguments.json))
         }
     }
 }
@@ -121,7 +123,8 @@ fn clients(config: &Config, parts: Parts, ecosystem: Option<&str>) -> Result<Str
     for name in parts.ecosystems.iter().filter(|name| ecosystem.is_none_or(|wanted| wanted == **name)) {
         let base = BaseUrl::new(&format!("{origin}/{name}"));
         for ClientLines { client, lines } in (parts.clients)(name, &base).unwrap_or_default() {
-            text.push_str(&format!("# {client}\n{}\n\n", lines.trim_end()));
+            // Writing to a string cannot fail.
+            let _ = write!(text, "# {client}\n{}\n\n", lines.trim_end());
         }
     }
     match ecosystem {
@@ -154,22 +157,17 @@ fn origin(config: &Config) -> String {
 }
 
 /// By the running server if there is one, else on the folder itself.
-fn upkeep(config: Config, parts: Parts, work: Upkeep, output: &mut Vec<u8>) -> Result<()> {
+fn upkeep(config: Config, parts: Parts, work: Upkeep) -> Result<String> {
     let report = match block_on(admin::send(&config.admin_socket(), &ask::upkeep(work))) {
         Err(error) if admin::is_absent(&error) => (parts.upkeep)(config, work)?,
         answer => answer?,
     };
-    print(output, &show::show(&show::Show::Json, &report, true))
+    Ok(show::show(&show::Show::Json, &report, true))
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Error::new(Kind::Unavailable, Subject::Request).because(error))?.block_on(work)
-}
-
-fn print(output: &mut Vec<u8>, text: &str) -> Result<()> {
-    output.extend_from_slice(text.as_bytes());
-    Ok(())
 }
 
 /// The parts while the modules above the command line's own are not wired in.

@@ -26,7 +26,8 @@ pub(super) fn show(show: &Show, answer: &Value, json: bool) -> String {
         Show::Field(name) => format!("{}\n", cell(&answer[*name])),
         Show::Record(fields) => {
             let width = fields.iter().map(|field| field.len()).max().unwrap_or(0);
-            fields.iter().map(|field| format!("{field:width$}  {}\n", cell(&answer[*field]))).collect()
+            let lines: Vec<_> = fields.iter().map(|field| format!("{field:width$}  {}\n", cell(&answer[*field]))).collect();
+            lines.concat()
         }
         Show::Table(fields) => table(fields, answer.as_array().map_or(&[], Vec::as_slice)),
     }

@@ -127,8 +127,7 @@ fn commands_reach_the_running_server() {
     let run = |line: &str| {
         let mut arguments = parse(line);
         arguments.config = Some(file.clone());
-        let mut output = Vec::new();
-        execute(arguments, PARTS, &mut output).map(|()| String::from_utf8(output).unwrap()).map_err(|error| error.message().to_owned())
+        execute(arguments, PARTS).map_err(|error| error.message().to_owned())
     };
 
     let error = run("user list").unwrap_err();
@@ -165,11 +164,10 @@ fn a_wrong_configuration_stops_every_command() {
     std::fs::write(&file, "lisen = 3").unwrap();
     for line in ["serve", "check-config", "clients", "user list", "fsck"] {
         let arguments = Arguments { config: Some(file.clone()), ..parse(line) };
-        let error = execute(arguments, PARTS, &mut Vec::new()).unwrap_err();
+        let error = execute(arguments, PARTS).unwrap_err();
         assert!(error.message().contains(":1:1: unknown key \"lisen\" at the top"), "{line}: {error}");
     }
     std::fs::write(&file, "").unwrap();
-    let mut output = Vec::new();
-    execute(Arguments { config: Some(file.clone()), ..parse("check-config") }, PARTS, &mut output).unwrap();
-    assert_eq!(String::from_utf8(output).unwrap(), format!("{} is fine\n", file.display()));
+    let fine = execute(Arguments { config: Some(file.clone()), ..parse("check-config") }, PARTS).unwrap();
+    assert_eq!(fine, format!("{} is fine\n", file.display()));
 }
