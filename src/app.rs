@@ -14,7 +14,8 @@ use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::{self, Api};
+use crate::api::Api;
+use crate::api::socket::Socket;
 use crate::blob::Blobs;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -24,7 +25,7 @@ use crate::error::{Error, Result, Subject};
 use crate::format::BaseUrl;
 use crate::http::HeaderValue;
 use crate::identity::{Identity, TokenText};
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, Upkeep};
 use crate::registry::{self, Registry};
 use crate::server::tls::Certificates;
 use crate::server::{Server, State};
@@ -129,6 +130,21 @@ pub fn serve(config: Config) -> Result<()> {
     runtime.block_on(run(config))
 }
 
+/// Checks or cleans the data folder while no server runs.
+///
+/// # Errors
+/// When the folder is in use or damaged beyond opening.
+pub fn upkeep(config: Config, work: Upkeep) -> Result<serde_json::Value> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::internal(Subject::Config, error))?;
+    runtime.block_on(async {
+        let data = Data::open(&config, &Clock::system()).await?;
+        let report = data.jobs().upkeep(work).await;
+        data.close();
+        report
+    })
+}
+
 async fn run(config: Config) -> Result<()> {
     let clock = Clock::system();
     let data = Data::open(&config, &clock).await?;
@@ -139,7 +155,8 @@ async fn run(config: Config) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
 
     let admin = Arc::new(Api::new(Arc::clone(&data.identity), ecosystem::ALL.iter().map(|ecosystem| ecosystem.info().name).collect()));
-    let admin = api::socket::listen(&config.admin_socket(), admin, stopped.clone()).await?;
+    let socket = Socket::bind(&config.admin_socket()).await?;
+    let admin = tokio::spawn(socket.serve(admin, stopped.clone()));
     let jobs = tokio::spawn(data.jobs().run(stopped.clone()));
     greet(&config, &server.addresses(), first_token.as_ref())?;
     let serving = tokio::spawn(server.run(stopped));

@@ -31,6 +31,15 @@ pub struct Jobs {
     pub identity: Arc<Identity>,
 }
 
+/// Work on the whole data folder that an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upkeep {
+    /// Check everything against its digest and every reference against what is there.
+    Fsck,
+    /// Remove what nothing refers to.
+    Gc,
+}
+
 /// One line of the table.
 struct Job {
     name: &'static str,
@@ -116,6 +125,41 @@ impl Jobs {
             }
         }
         Ok(CheckReport { blobs, lost })
+    }
+
+    /// Does what an operator asks for and reports it as JSON.
+    ///
+    /// # Errors
+    /// When the disk or a store fails.
+    pub async fn upkeep(&self, work: Upkeep) -> Result<serde_json::Value> {
+        match work {
+            Upkeep::Fsck => {
+                let report = self.check(&|_, _| {}).await?;
+                let CheckReport { blobs, lost } = &report;
+                Ok(serde_json::json!({
+                    "clean": report.is_clean(),
+                    "checked": blobs.checked,
+                    "checked_bytes": blobs.checked_bytes,
+                    "damaged": blobs.damaged,
+                    "foreign": blobs.foreign,
+                    "missing_from_cache": blobs.missing,
+                    "unlisted": blobs.unlisted,
+                    "lost": lost,
+                }))
+            }
+            Upkeep::Gc => {
+                let evicted = self.evict().await?;
+                // Twice: the first sweep marks what the second may take.
+                let first = self.sweep(SWEEP_GRACE).await?;
+                let second = self.sweep(SWEEP_GRACE).await?;
+                Ok(serde_json::json!({
+                    "seen": second.seen,
+                    "removed": evicted.removed + first.removed + second.removed,
+                    "removed_bytes": evicted.removed_bytes + first.removed_bytes + second.removed_bytes,
+                    "waiting": second.waiting,
+                }))
+            }
+        }
     }
 
     /// Whether a committed row refers to a blob. When that cannot be told at once, it counts as referred to.

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::Upkeep;
+use crate::jobs::Upkeep;
 use super::commands::{Command, Org, Package, PackageRole, Repo, Reserve, Team, Token, User};
 use super::show::Show;
 use crate::clock::{Clock, Timestamp};

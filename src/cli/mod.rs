@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
+use crate::jobs::Upkeep;
 
 mod admin;
 mod ask;
@@ -35,7 +36,7 @@ pub struct Parts {
     /// Runs the server until it is told to stop.
     pub serve: fn(Config) -> Result<()>,
     /// The ecosystems there are.
-    pub ecosystems: &'static [&'static str],
+    pub ecosystems: fn() -> Vec<&'static str>,
     /// What points each client of an ecosystem at a base address; `None` for an ecosystem that does not exist.
     pub clients: fn(&str, &BaseUrl) -> Option<Vec<ClientLines>>,
     /// Checks or cleans the data folder while no server runs; returns the report.
@@ -49,15 +50,6 @@ pub struct ClientLines {
     pub client: String,
     /// The lines.
     pub lines: String,
-}
-
-/// Work on the data folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Upkeep {
-    /// Check everything against its digest and every reference against what is there.
-    Fsck,
-    /// Remove what nothing refers to.
-    Gc,
 }
 
 #[derive(Parser)]
@@ -120,7 +112,8 @@ fn execute(arguments: Arguments, parts: Parts) -> Result<String> {
 fn clients(config: &Config, parts: Parts, ecosystem: Option<&str>) -> Result<String> {
     let origin = origin(config);
     let mut text = String::new();
-    for name in parts.ecosystems.iter().filter(|name| ecosystem.is_none_or(|wanted| wanted == **name)) {
+    let known = (parts.ecosystems)();
+    for name in known.iter().filter(|name| ecosystem.is_none_or(|wanted| wanted == **name)) {
         let base = BaseUrl::new(&format!("{origin}/{name}"));
         for ClientLines { client, lines } in (parts.clients)(name, &base).unwrap_or_default() {
             // Writing to a string cannot fail.
@@ -128,8 +121,8 @@ fn clients(config: &Config, parts: Parts, ecosystem: Option<&str>) -> Result<Str
         }
     }
     match ecosystem {
-        Some(wanted) if !parts.ecosystems.contains(&wanted) => {
-            let known = parts.ecosystems.join(", ");
+        Some(wanted) if !known.contains(&wanted) => {
+            let known = known.join(", ");
             Err(Error::not_found(Subject::Route).saying(format!("there is no ecosystem {wanted:?}, expected one of {known}")))
         }
         _ => Ok(text),
@@ -168,16 +161,4 @@ fn upkeep(config: Config, parts: Parts, work: Upkeep) -> Result<String> {
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Error::new(Kind::Unavailable, Subject::Request).because(error))?.block_on(work)
-}
-
-/// The parts while the modules above the command line's own are not wired in.
-/// `serve` becomes `crate::app::serve`; the rest come from `crate::ecosystem` and `crate::jobs`.
-#[must_use]
-pub fn unwired() -> Parts {
-    Parts {
-        serve: |_| Err(Error::new(Kind::Unavailable, Subject::Config).saying("this build cannot serve yet")),
-        ecosystems: &[],
-        clients: |_, _| None,
-        upkeep: |_, _| Err(Error::new(Kind::Unavailable, Subject::Config).saying("this build cannot work on a data folder yet")),
-    }
 }

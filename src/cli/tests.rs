@@ -10,7 +10,7 @@ use crate::identity::{Identity, rows::Rows};
 
 const PARTS: Parts = Parts {
     serve: |_| Ok(()),
-    ecosystems: &["one", "two"],
+    ecosystems: || vec!["one", "two"],
     clients: |name, base| Some(vec![ClientLines { client: format!("{name} client"), lines: format!("registry={}/", base.as_str()) }]),
     upkeep: |_, work| Ok(serde_json::json!({ "offline": format!("{work:?}") })),
 };
