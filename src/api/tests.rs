@@ -1,3 +1,5 @@
+//! The API as a client sees it, and every endpoint as every kind of caller.
+
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;

@@ -82,7 +82,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, parts: Parts) -> ExitC
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let _ = writeln!(std::io::stderr().lock(), "error: {}", error.message());
+            for line in error.message().lines() {
+                let _ = writeln!(std::io::stderr().lock(), "error: {line}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -1,3 +1,5 @@
+//! Every command against the API's table, and against a served API.
+
 use std::sync::Arc;
 
 use clap::CommandFactory as _;

@@ -1,3 +1,5 @@
+//! Identity through its public face, on a store in memory.
+
 use std::time::Duration;
 
 use super::rows::{Failing, Rows};
