@@ -1,1 +1,187 @@
-//! Stub.
+//! Periodic work, as a table: what is done, how often, by which function.
+//!
+//! Jobs run one at a time in a task of their own and never on the path of a
+//! request. A job that fails is logged and tried again at its next time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::blob::{Blobs, EvictReport, SweepReport, VerifyReport};
+use crate::catalog::Catalog;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::identity::Identity;
+
+/// Files younger than this are left alone by a sweep: their rows may still be on the way.
+const SWEEP_GRACE: Duration = Duration::from_secs(3600);
+
+/// What jobs work on.
+#[derive(Clone)]
+pub struct Jobs {
+    /// Stored bytes.
+    pub blobs: Blobs,
+    /// Hosted packages.
+    pub catalog: Catalog,
+    /// Accounts and tokens.
+    pub identity: Arc<Identity>,
+}
+
+/// Work on the whole data folder that an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upkeep {
+    /// Check everything against its digest and every reference against what is there.
+    Fsck,
+    /// Remove what nothing refers to.
+    Gc,
+}
+
+/// One line of the table.
+struct Job {
+    name: &'static str,
+    every: Duration,
+    run: fn(Jobs) -> BoxFuture<'static, Result<()>>,
+}
+
+static TABLE: &[Job] = &[
+    Job { name: "flush", every: Duration::from_secs(5), run: |jobs| async move { jobs.flush().await }.boxed() },
+    Job { name: "evict", every: Duration::from_secs(15), run: |jobs| async move { jobs.evict().await.map(drop) }.boxed() },
+    Job { name: "sweep", every: Duration::from_secs(3600), run: |jobs| async move { jobs.sweep(SWEEP_GRACE).await.map(drop) }.boxed() },
+];
+
+impl Jobs {
+    /// Runs every job at its times until `stop` turns true, then flushes once more.
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        let mut running = tokio::task::JoinSet::new();
+        for job in TABLE {
+            let (jobs, mut stop) = (self.clone(), stop.clone());
+            running.spawn(async move {
+                let mut ticks = tokio::time::interval_at(Instant::now() + job.every, job.every);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    tokio::select! {
+                        _ = ticks.tick() => {}
+                        _ = stop.wait_for(|stop| *stop) => return,
+                    }
+                    if let Err(error) = (job.run)(jobs.clone()).await {
+                        tracing::error!(job = job.name, error = ?error, "job failed");
+                    }
+                }
+            });
+        }
+        while running.join_next().await.is_some() {}
+        if let Err(error) = self.flush().await {
+            tracing::error!(error = ?error, "the last flush failed");
+        }
+    }
+
+    /// Writes what was summed in memory: when blobs and tokens were last used.
+    ///
+    /// # Errors
+    /// When a store fails.
+    pub async fn flush(&self) -> Result<()> {
+        self.blobs.flush().await?;
+        self.identity.flush_last_used().await.map(drop)
+    }
+
+    /// Removes the least recently used cached blobs down to the limits.
+    ///
+    /// # Errors
+    /// When the disk or a store fails.
+    pub async fn evict(&self) -> Result<EvictReport> {
+        let report = self.blobs.evict(&self.hosted()).await?;
+        if report.removed > 0 {
+            tracing::info!(removed = report.removed, bytes = report.removed_bytes, unfinished = report.unfinished, "evicted cached blobs");
+        }
+        Ok(report)
+    }
+
+    /// Removes blobs that nothing refers to.
+    ///
+    /// # Errors
+    /// When the disk or a store fails.
+    pub async fn sweep(&self, grace: Duration) -> Result<SweepReport> {
+        let report = self.blobs.sweep(&self.hosted(), grace).await?;
+        if report.removed > 0 {
+            tracing::info!(removed = report.removed, bytes = report.removed_bytes, "swept unreferenced blobs");
+        }
+        Ok(report)
+    }
+
+    /// Hashes every blob, and looks whether every hosted one is there.
+    ///
+    /// # Errors
+    /// When the disk or a store fails.
+    pub async fn check(&self, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<CheckReport> {
+        let blobs = self.blobs.verify(progress).await?;
+        let mut lost = Vec::new();
+        for digest in self.catalog.hosted_blobs().await? {
+            if !self.blobs.contains(&digest).await? {
+                lost.push(digest);
+            }
+        }
+        Ok(CheckReport { blobs, lost })
+    }
+
+    /// Does what an operator asks for and reports it as JSON.
+    ///
+    /// # Errors
+    /// When the disk or a store fails.
+    pub async fn upkeep(&self, work: Upkeep) -> Result<serde_json::Value> {
+        match work {
+            Upkeep::Fsck => {
+                let report = self.check(&|_, _| {}).await?;
+                let CheckReport { blobs, lost } = &report;
+                Ok(serde_json::json!({
+                    "clean": report.is_clean(),
+                    "checked": blobs.checked,
+                    "checked_bytes": blobs.checked_bytes,
+                    "damaged": blobs.damaged,
+                    "foreign": blobs.foreign,
+                    "missing_from_cache": blobs.missing,
+                    "unlisted": blobs.unlisted,
+                    "lost": lost,
+                }))
+            }
+            Upkeep::Gc => {
+                let evicted = self.evict().await?;
+                // Twice: the first sweep marks what the second may take.
+                let first = self.sweep(SWEEP_GRACE).await?;
+                let second = self.sweep(SWEEP_GRACE).await?;
+                Ok(serde_json::json!({
+                    "seen": second.seen,
+                    "removed": evicted.removed + first.removed + second.removed,
+                    "removed_bytes": evicted.removed_bytes + first.removed_bytes + second.removed_bytes,
+                    "waiting": second.waiting,
+                }))
+            }
+        }
+    }
+
+    /// Whether a committed row refers to a blob. When that cannot be told at once, it counts as referred to.
+    fn hosted(&self) -> impl Fn(&Digest) -> bool + Sync + use<> {
+        let catalog = self.catalog.clone();
+        move |digest| catalog.is_hosted(digest).now_or_never().is_none_or(|answer| answer.unwrap_or(true))
+    }
+}
+
+/// What a check of the whole data folder found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Of the blobs on disk.
+    pub blobs: VerifyReport,
+    /// Blobs that hosted files refer to and that are not there.
+    pub lost: Vec<Digest>,
+}
+
+impl CheckReport {
+    /// Whether nothing that matters is wrong.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.blobs.damaged.is_empty() && self.blobs.foreign.is_empty() && self.blobs.unlisted == 0 && self.lost.is_empty()
+    }
+}

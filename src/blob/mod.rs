@@ -50,7 +50,7 @@ pub use verify::VerifyReport;
 pub use write::{BlobWriter, Staged};
 
 /// Limits of the blob storage.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Free disk space that only hosted blobs may use.

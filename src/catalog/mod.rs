@@ -260,6 +260,15 @@ impl Catalog {
         Ok(heads)
     }
 
+    /// Whether a hosted file refers to a blob.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn is_hosted(&self, digest: &Digest) -> Result<bool> {
+        let rows = BLOB_REFERENCES.scan(&*self.0.store, Key::new().bytes(digest.bytes()), None, 1).await?;
+        Ok(!rows.is_empty())
+    }
+
     /// Every blob that a hosted file refers to, for sweeps.
     ///
     /// # Errors

@@ -7,7 +7,8 @@ use globset::Glob;
 use url::Url;
 
 use super::explain::Document;
-use super::{Config, Ecosystem, UpstreamConfig};
+use super::{Config, Ecosystem};
+use crate::upstream::UpstreamConfig;
 use crate::error::{Error, Result, Subject};
 
 /// Longest secret, in bytes.
@@ -111,7 +112,6 @@ fn check_numbers(config: &Config, note: &mut impl FnMut(&str, &str)) {
         ("server.header_limit_bytes", server.header_limit_bytes as u64),
         ("server.header_seconds", server.header_seconds),
         ("server.body_seconds", server.body_seconds),
-        ("server.idle_seconds", server.idle_seconds),
         ("server.write_seconds", server.write_seconds),
         ("identity.cached_callers", config.identity.cached_callers),
         ("identity.tokens_per_user", config.identity.tokens_per_user as u64),

@@ -70,7 +70,7 @@ impl<'a> Document<'a> {
         self.problems.sort_by_key(|(at, _)| *at);
         let mut report = String::new();
         for (at, message) in &self.problems {
-            let before = &self.text[..self.text.floor_char_boundary(*at)];
+            let before = self.text.get(..*at).unwrap_or(self.text);
             let line = before.matches('\n').count() + 1;
             let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
             let separator = if report.is_empty() { "" } else { "\n" };

@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, Result, Subject};
-use crate::{access, identity};
+use crate::{access, blob, identity, registry, server, store, upstream};
 
 mod check;
 mod explain;
 mod sections;
 
 pub use check::read_secret;
-pub use sections::{Blob, Ecosystem, Log, LogFormat, Registry, Server, Store, Tls, Upstream, UpstreamConfig};
+pub use sections::{Ecosystem, Log, LogFormat};
 
 use explain::Document;
 
@@ -46,21 +46,21 @@ pub struct Config {
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// Sockets and their limits.
-    pub server: Server,
+    pub server: server::Config,
     /// Logging.
     pub log: Log,
     /// Stored bytes.
-    pub blob: Blob,
+    pub blob: blob::Config,
     /// Metadata files.
-    pub store: Store,
+    pub store: store::redb::Config,
     /// Limits of identity.
     pub identity: identity::Config,
     /// What the operator decides about rights.
     pub access: access::Config,
     /// What holds for every upstream.
-    pub upstream: Upstream,
+    pub upstream: upstream::Config,
     /// The engine that all ecosystems share.
-    pub registry: Registry,
+    pub registry: registry::Config,
     /// Ecosystems by name.
     pub ecosystem: BTreeMap<String, Ecosystem>,
     /// The file it came from; `None` for the embedded example. Read again on SIGHUP.
@@ -73,14 +73,14 @@ impl Default for Config {
         Self {
             public_url: None,
             data_dir: PathBuf::from("packhouse-data"),
-            server: Server::default(),
+            server: server::Config::default(),
             log: Log::default(),
-            blob: Blob::default(),
-            store: Store::default(),
+            blob: blob::Config::default(),
+            store: store::redb::Config::default(),
             identity: identity::Config::default(),
             access: access::Config::default(),
-            upstream: Upstream::default(),
-            registry: Registry::default(),
+            upstream: upstream::Config::default(),
+            registry: registry::Config::default(),
             ecosystem: BTreeMap::new(),
             file: None,
         }

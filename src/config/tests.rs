@@ -1,3 +1,5 @@
+//! What the example promises, and how wrong files are reported.
+
 use std::collections::BTreeSet;
 
 use super::*;

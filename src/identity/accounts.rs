@@ -1,5 +1,7 @@
 //! Making, changing, finding and deleting users and organisations.
 
+use std::collections::BTreeSet;
+
 use super::record::{Account, AccountKind, Membership, OrganisationRole};
 use super::tables::{self, ACCOUNTS, LOGINS, MEMBERS, MEMBERSHIPS};
 use super::token::{Scopes, TokenText};
@@ -65,7 +67,7 @@ impl Identity {
                 organisation: organisation.id,
                 user: owner,
                 role: OrganisationRole::Owner,
-                teams: Default::default(),
+                teams: BTreeSet::new(),
                 created_at: organisation.created_at,
             };
             MEMBERSHIPS.put(&mut batch, tables::pair(owner, organisation.id), &membership)?;

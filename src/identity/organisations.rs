@@ -1,6 +1,6 @@
 //! Members and teams of organisations.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::accounts::expect_user;
 use super::record::{Account, Membership, OrganisationRole, Team};
@@ -28,15 +28,12 @@ impl Identity {
             let mut batch = Batch::new();
             self.expect_pair(&mut batch, organisation, user).await?;
             let key = || tables::pair(user, organisation);
-            let membership = match MEMBERSHIPS.get(&*self.store, key()).await? {
-                Some(stored) => {
-                    MEMBERSHIPS.unchanged(&mut batch, key(), &stored);
-                    Membership { role, ..stored.value }
-                }
-                None => {
-                    MEMBERSHIPS.absent(&mut batch, key());
-                    Membership { organisation, user, role, teams: Default::default(), created_at: self.clock.now() }
-                }
+            let membership = if let Some(stored) = MEMBERSHIPS.get(&*self.store, key()).await? {
+                MEMBERSHIPS.unchanged(&mut batch, key(), &stored);
+                Membership { role, ..stored.value }
+            } else {
+                MEMBERSHIPS.absent(&mut batch, key());
+                Membership { organisation, user, role, teams: BTreeSet::new(), created_at: self.clock.now() }
             };
             MEMBERSHIPS.put(&mut batch, key(), &membership)?;
             MEMBERS.put(&mut batch, tables::pair(organisation, user), &user)?;

@@ -1,9 +1,11 @@
 //! Repositories and the roles granted on them.
 
+use std::collections::BTreeMap;
+
 use super::record::{Repository, RepositoryRole};
 use super::tables::{self, ACCOUNTS, REPOSITORIES, REPOSITORY_NAMES};
 use super::{Identity, TRIES, contended};
-use crate::error::{Error, Result, Subject};
+use crate::error::{Error, Kind, Result, Subject};
 use crate::name::RepositoryName;
 use crate::package::{AccountId, Principal, RepositoryId, Visibility};
 use crate::store::Batch;
@@ -19,7 +21,7 @@ impl Identity {
     /// `NotFound` when there is no such owner, `Conflict` when it has a repository of that name.
     pub async fn create_repository(&self, owner: AccountId, name: RepositoryName, visibility: Visibility) -> Result<Repository> {
         let id = RepositoryId(self.next_id().await?);
-        let repository = Repository { id, owner, name, visibility, roles: Default::default(), created_at: self.clock.now() };
+        let repository = Repository { id, owner, name, visibility, roles: BTreeMap::new(), created_at: self.clock.now() };
         for _ in 0..TRIES {
             let account = self.live(owner).await?;
             let key = || tables::repository_name(owner, &repository.name);
@@ -116,8 +118,11 @@ impl Identity {
         match principal {
             Principal::User(user) => {
                 super::accounts::expect_user(&self.account(user).await?)?;
-                if owner.is_organisation() && self.membership(owner.id, user).await.is_err() {
-                    return Err(Error::invalid(Subject::Account, "only members of the organisation can have a role here"));
+                if owner.is_organisation() {
+                    self.membership(owner.id, user).await.map_err(|error| match error.kind() {
+                        Kind::NotFound => Error::invalid(Subject::Account, "only members of the organisation can have a role here"),
+                        _ => error,
+                    })?;
                 }
             }
             Principal::Team(team) => {

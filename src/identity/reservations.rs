@@ -6,12 +6,14 @@
 //! company's internal name on a public registry and being installed instead.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 
 use super::tables::{self, ACCOUNTS, RESERVATIONS};
 use super::{Identity, TRIES, contended};
+use crate::clock::Timestamp;
 use crate::error::{Error, Result, Subject};
 use crate::name::PackageName;
 use crate::package::AccountId;
@@ -77,9 +79,15 @@ impl Reservations {
     }
 }
 
-/// The reservations as read under a generation.
+/// The reservations as last read.
 #[derive(Default)]
-pub(super) struct Remembered(ArcSwapOption<(u64, Arc<Reservations>)>);
+pub(super) struct Remembered(ArcSwapOption<Read>);
+
+struct Read {
+    generation: u64,
+    until: Timestamp,
+    all: Arc<Reservations>,
+}
 
 impl Identity {
     /// Reserves a pattern for an owner, or changes whether the owner's reservation merges.
@@ -132,20 +140,22 @@ impl Identity {
         Err(contended(Subject::Package))
     }
 
-    /// All reservations. Read from memory while no identity has changed.
+    /// All reservations. Remembered like callers: until something changes, and not longer than the cache's time.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn reservations(&self) -> Result<Arc<Reservations>> {
-        let generation = self.generation();
+        let (generation, now) = (self.generation(), self.clock.now());
         if let Some(known) = &*self.reservations.0.load()
-            && known.0 == generation
+            && known.generation == generation
+            && now < known.until
         {
-            return Ok(Arc::clone(&known.1));
+            return Ok(Arc::clone(&known.all));
         }
         let rows = RESERVATIONS.scan(&*self.store, Key::new(), None, ECOSYSTEMS_LIMIT).await?;
         let all = Arc::new(Reservations(rows.into_iter().flat_map(|(_, stored)| stored.value).collect()));
-        self.reservations.0.store(Some(Arc::new((generation, Arc::clone(&all)))));
+        let until = now.plus(Duration::from_secs(self.config.cache_seconds));
+        self.reservations.0.store(Some(Arc::new(Read { generation, until, all: Arc::clone(&all) })));
         Ok(all)
     }
 

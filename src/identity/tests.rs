@@ -1,6 +1,8 @@
+//! Identity through its public face, on a store in memory.
+
 use std::time::Duration;
 
-use super::rows::Rows;
+use super::rows::{Failing, Rows};
 use super::*;
 use crate::clock::Timestamp;
 use crate::http::{HeaderMap, HeaderValue, header};
@@ -91,15 +93,16 @@ async fn a_login_names_one_account_for_ever() {
     assert!(f.identity.accounts(AccountKind::User, None, 10).await.unwrap().items.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn racing_users_of_one_login_have_one_winner() {
     let f = Arc::new(fixture());
-    let tries = (0..16).map(|_| {
+    let mut tries = tokio::task::JoinSet::new();
+    for _ in 0..16 {
         let f = Arc::clone(&f);
-        tokio::spawn(async move { f.identity.create_user(NewUser { login: login("one"), email: None, site_admin: false }).await.is_ok() })
-    });
-    let results = futures_util::future::join_all(tries).await;
-    assert_eq!(results.into_iter().filter(|result| *result.as_ref().unwrap()).count(), 1);
+        let new = NewUser { login: login("one"), email: None, site_admin: false };
+        tries.spawn(async move { f.identity.create_user(new).await.is_ok() });
+    }
+    assert_eq!(tries.join_all().await.into_iter().filter(|won| *won).count(), 1);
 }
 
 #[tokio::test]
@@ -254,7 +257,7 @@ async fn tokens_are_listed_and_revoked_by_their_user_only() {
     let (ann, bob) = (f.user("ann").await, f.user("bob").await);
     let (token, _) = f.token(ann, None).await;
     assert_eq!(kind(f.identity.revoke_token(bob, token.id).await), Kind::NotFound);
-    assert_eq!(f.identity.list_tokens(ann).await.unwrap(), [token.clone()]);
+    assert_eq!(f.identity.list_tokens(ann).await.unwrap(), std::slice::from_ref(&token));
     assert!(f.identity.list_tokens(bob).await.unwrap().is_empty());
     f.identity.revoke_token(ann, token.id).await.unwrap();
     assert!(f.identity.list_tokens(ann).await.unwrap()[0].revoked);
@@ -304,7 +307,7 @@ async fn last_use_is_written_by_the_flush_only() {
 #[tokio::test]
 async fn a_store_that_fails_denies_as_unavailable() {
     let f = fixture();
-    let store = Arc::new(super::rows::Failing);
+    let store = Arc::new(Failing);
     let identity = Identity::new(store, f.clock.clone());
     let text = TokenText::mint().unwrap();
     assert_eq!(kind(identity.identify(&bearer(text.expose())).await), Kind::Unavailable);

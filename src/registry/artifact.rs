@@ -14,7 +14,7 @@ use super::{Plan, Registry, entity_tag};
 use crate::access::Grant;
 use crate::blob::{Blob, Spool};
 
-use crate::digest::Digest;
+use crate::digest::Algorithm;
 use crate::error::{Error, Result, Subject};
 use crate::format::{Document, Promise};
 use crate::http::conditional::{self, Part};
@@ -85,8 +85,8 @@ impl Registry {
         }
         let (upstream, promise) = self.promise::<D>(grant, plan, file).await?;
         let url = upstream.address_in_document(&promise.url)?;
-        let promised: Vec<Digest> = promise.digests.clone();
-        let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised };
+        let sha256 = promise.digests.iter().find(|digest| digest.algorithm() == Algorithm::Sha256).copied();
+        let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised: promise.digests };
         let (filling, verdict) = self.fetcher.fetch(&upstream, wanted).await?;
         let spool = filling.spool;
         if let Some(length) = spool.length().filter(|length| *length <= WHOLE_BYTES) {
@@ -103,8 +103,8 @@ impl Registry {
             return Ok(Artifact { content: Content::Bytes(bytes.freeze()), size: Some(finished.size), etag, verdict });
         }
         let size = spool.length();
-        // A promised digest is what the file will have, but only SHA-256 names our blobs: the tag must be equal on the next request.
-        let etag = promised.iter().find(|digest| digest.algorithm() == crate::digest::Algorithm::Sha256).map(|digest| entity_tag(digest, None));
+        // The tag must be the one of the next request, and that is made from the SHA-256.
+        let etag = sha256.map(|digest| entity_tag(&digest, None));
         Ok(Artifact { content: Content::Spool(spool), size, etag, verdict })
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::access::{self, Action, Grant, Proxying, Target};
+use crate::access::{self, Action, Grant, Target};
 use crate::blob::Blobs;
 use crate::catalog::{Catalog, Head};
 use crate::clock::Clock;
@@ -220,7 +220,7 @@ impl Registry {
         let plan = Plan::new(head, merges, self.upstreams(ecosystem), name);
         // What the caller would hear of a name that nobody hosts. Where that is not
         // «not found», a hidden package must not answer «not found» either.
-        let unhosted = || Grant::public_upstream(caller, ecosystem, name, Proxying::from(&self.access));
+        let unhosted = || access::grant_upstream(caller, ecosystem, name, action, self.access.anonymous_proxy);
         let absent = || unhosted().err().unwrap_or_else(|| Error::not_found(Subject::Package));
         let grant = match &plan {
             Plan::Hosted(head) | Plan::Merged(head, _) => {

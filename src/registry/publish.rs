@@ -15,8 +15,9 @@ use crate::error::{Error, Kind, Result, Subject};
 use crate::format::Document;
 use crate::identity::{Account, Caller, RepositoryRole};
 use crate::name::{OwnerName, PackageName};
-use crate::package::{AccountId, PackageId, VersionId};
+use crate::package::{AccountId, PackageId, Version, VersionId};
 use crate::store::Batch;
+use crate::store::table::Stored;
 use crate::upstream::{Need, Upstream};
 
 /// Tries of a change against others of the same package.
@@ -125,20 +126,39 @@ impl Registry {
         Err(contended())
     }
 
-    /// Changes a hosted package: reads the head, builds the batch, commits, and does
-    /// so anew when something changed in between. `build` sees the newest head.
+    /// Changes a hosted package's head. `build` is a plain function from what was read
+    /// to a batch; it is called anew when something changed in between.
     ///
     /// # Errors
     /// Those of `build`, and [`Kind::Unavailable`] when every try lost.
-    pub async fn change<F>(&self, grant: &Grant, build: F) -> Result<()>
-    where
-        F: AsyncFn(&Head, Timestamp) -> Result<Batch>,
-    {
+    pub async fn edit(&self, grant: &Grant, build: impl Fn(&Head, Timestamp) -> Result<Batch> + Send + Sync) -> Result<()> {
         let (ecosystem, name) = (grant.ecosystem(), grant.name());
         let _turn = self.turn(ecosystem, name).await;
         for _ in 0..TRIES {
             let head = self.catalog.head(ecosystem, name).await?.ok_or_else(|| Error::not_found(Subject::Package))?;
-            let batch = build(&head, self.clock.now()).await?;
+            let batch = build(&head, self.clock.now())?;
+            if self.catalog.commit(ecosystem, name, batch).await? == Applied::Yes {
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    /// As [`Registry::edit`], for changes that depend on the package's live versions.
+    ///
+    /// # Errors
+    /// As [`Registry::edit`].
+    pub async fn edit_versions(
+        &self,
+        grant: &Grant,
+        build: impl Fn(&Head, Vec<Stored<Version>>, Timestamp) -> Result<Batch> + Send + Sync,
+    ) -> Result<()> {
+        let (ecosystem, name) = (grant.ecosystem(), grant.name());
+        let _turn = self.turn(ecosystem, name).await;
+        for _ in 0..TRIES {
+            let head = self.catalog.head(ecosystem, name).await?.ok_or_else(|| Error::not_found(Subject::Package))?;
+            let live = self.catalog.live_versions(grant, &head).await?;
+            let batch = build(&head, live, self.clock.now())?;
             if self.catalog.commit(ecosystem, name, batch).await? == Applied::Yes {
                 return Ok(());
             }
@@ -149,9 +169,10 @@ impl Registry {
     /// Deletes a package with all its versions.
     ///
     /// # Errors
-    /// As [`Registry::change`].
+    /// As [`Registry::edit`].
     pub async fn delete_package(&self, grant: &Grant) -> Result<()> {
-        self.change(grant, async |head, now| change::delete_package(head, &self.catalog.live_versions(grant, head).await?, now)).await
+        grant.require(Action::Delete)?;
+        self.edit_versions(grant, |head, live, now| change::delete_package(head, &live, now)).await
     }
 
     /// The repository a publisher may link a new package to, by owner and name.

@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::error::{Error, Result, Subject};
 use crate::observe::METRICS;
 use crate::registry::Registry;
+use crate::store::redb::Redb;
 
 mod answer;
 pub mod config;
@@ -33,7 +34,7 @@ mod router;
 mod serve;
 pub mod tls;
 
-pub use config::{Config, TlsConfig};
+pub use config::{Config, Tls};
 
 use connection::Patient;
 use serve::FailedLogins;
@@ -48,6 +49,8 @@ pub struct State {
     pub registry: Arc<Registry>,
     /// Whether requests for packages are answered by the ecosystems named here.
     pub enabled: Vec<String>,
+    /// The truth; a server that cannot write it is not ready.
+    pub truth: Arc<Redb>,
 }
 
 /// A server that listens.
@@ -69,14 +72,14 @@ impl Server {
         for address in &config.listen {
             listeners.push((listen(*address).await?, None));
         }
-        if let (Some(tls), Some(certificates)) = (&config.tls, certificates) {
+        if let Some(certificates) = certificates {
             let acceptor = TlsAcceptor::from(certificates.server_config()?);
-            for address in &tls.listen {
+            for address in &config.tls.listen {
                 listeners.push((listen(*address).await?, Some(acceptor.clone())));
             }
         }
-        let connections = Arc::new(Semaphore::new(config.connections_limit));
-        let failed_logins = Arc::new(FailedLogins::new(config.failed_logins_per_minute));
+        let connections = Arc::new(Semaphore::new(config.max_connections));
+        let failed_logins = Arc::new(FailedLogins::new(config.wrong_tokens_per_minute));
         Ok(Self { state, listeners, connections, failed_logins })
     }
 
@@ -89,7 +92,7 @@ impl Server {
 
     /// Serves until `stop` turns true, then lets running requests finish for a while.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        let graceful = GracefulShutdown::new();
+        let graceful = Arc::new(GracefulShutdown::new());
         let mut accepting = tokio::task::JoinSet::new();
         for (listener, tls) in self.listeners {
             let door = Door {
@@ -98,11 +101,13 @@ impl Server {
                 connections: Arc::clone(&self.connections),
                 failed_logins: Arc::clone(&self.failed_logins),
             };
-            accepting.spawn(door.accept(listener, graceful.watcher(), stop.clone()));
+            accepting.spawn(door.accept(listener, Arc::clone(&graceful), stop.clone()));
         }
         // An error means that the sender is gone, which is a stop too.
         let _ = stop.wait_for(|stop| *stop).await;
         while accepting.join_next().await.is_some() {}
+        // The doors are closed, so theirs are gone and this is the last one.
+        let Some(graceful) = Arc::into_inner(graceful) else { return };
         let drain = Duration::from_secs(self.state.load().config.drain_seconds);
         if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
             tracing::warn!("requests were still running at the end of the drain time");
@@ -123,7 +128,7 @@ struct Door {
 }
 
 impl Door {
-    async fn accept(self, listener: TcpListener, watcher: Watcher, mut stop: watch::Receiver<bool>) {
+    async fn accept(self, listener: TcpListener, graceful: Arc<GracefulShutdown>, mut stop: watch::Receiver<bool>) {
         let door = Arc::new(self);
         loop {
             let accepted = tokio::select! {
@@ -143,7 +148,7 @@ impl Door {
                 tracing::debug!(%peer, "too many connections");
                 continue;
             };
-            let (door, watcher) = (Arc::clone(&door), watcher.clone());
+            let (door, watcher) = (Arc::clone(&door), graceful.watcher());
             tokio::spawn(async move {
                 METRICS.connection(1);
                 door.connection(stream, peer, watcher).await;
@@ -195,12 +200,12 @@ fn protocol(config: &Config) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(config.header_seconds))
         .max_buf_size(config.header_limit_bytes.max(8 << 10))
-        .max_headers(config.headers_limit)
+        .max_headers(config.max_headers)
         .half_close(false);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(config.streams_limit)
+        .max_concurrent_streams(config.max_streams)
         .max_header_list_size(u32::try_from(config.header_limit_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(20)
         .initial_stream_window_size(1 << 20)

@@ -83,7 +83,7 @@ pub async fn serve(
         sent: 0,
         whole: false,
     };
-    let body = Upload::incoming(body, Duration::from_secs(state.config.body_idle_seconds));
+    let body = Upload::incoming(body, Duration::from_secs(state.config.body_seconds));
     let response = match origin {
         Err(error) => plain_error(&error),
         Ok(origin) => answer(state, &parts, body, &origin, &trace, failed_logins).await,
@@ -210,10 +210,10 @@ fn operate(state: &State, method: &Method, operation: &str) -> Response {
 
 /// Ready means that requests can be answered; an upstream's outage does not change that.
 fn ready(state: &State) -> Response {
-    match state.registry.blobs().is_writable() {
-        true => reply::text(StatusCode::OK, "ready\n"),
-        false => reply::text(StatusCode::SERVICE_UNAVAILABLE, "the data folder cannot be written\n"),
+    if state.truth.is_stopped() {
+        return reply::text(StatusCode::SERVICE_UNAVAILABLE, "the metadata store has stopped taking changes\n");
     }
+    reply::text(StatusCode::OK, "ready\n")
 }
 
 /// Says what this is and how clients are pointed at it.

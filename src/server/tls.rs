@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::server::{ClientHello, ResolvesServerCert};
 
-use super::config::TlsConfig;
+use super::config::Tls;
 use crate::error::{Error, Result, Subject};
 
 /// The certificate in use. Handshakes that have begun keep the one they began with.
@@ -20,7 +20,7 @@ impl Certificates {
     ///
     /// # Errors
     /// With the file and what is wrong with it.
-    pub fn load(config: &TlsConfig) -> Result<Arc<Self>> {
+    pub fn load(config: &Tls) -> Result<Arc<Self>> {
         Ok(Arc::new(Self(ArcSwap::new(read(config)?))))
     }
 
@@ -28,7 +28,7 @@ impl Certificates {
     ///
     /// # Errors
     /// As [`Certificates::load`].
-    pub fn reload(&self, config: &TlsConfig) -> Result<()> {
+    pub fn reload(&self, config: &Tls) -> Result<()> {
         self.0.store(read(config)?);
         Ok(())
     }
@@ -54,17 +54,20 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-fn read(config: &TlsConfig) -> Result<Arc<CertifiedKey>> {
+fn read(config: &Tls) -> Result<Arc<CertifiedKey>> {
     let wrong = |file: &std::path::Path, what: String| Error::invalid(Subject::Config, format!("{}: {what}", file.display()));
-    let chain = CertificateDer::pem_file_iter(&config.cert_file)
+    let (Some(cert_file), Some(key_file)) = (&config.cert_file, &config.key_file) else {
+        return Err(Error::invalid(Subject::Config, "server.tls needs cert_file and key_file"));
+    };
+    let chain = CertificateDer::pem_file_iter(cert_file)
         .and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>)
-        .map_err(|error| wrong(&config.cert_file, format!("no PEM certificate chain: {error}")))?;
+        .map_err(|error| wrong(cert_file, format!("no PEM certificate chain: {error}")))?;
     if chain.is_empty() {
-        return Err(wrong(&config.cert_file, "holds no certificate".to_owned()));
+        return Err(wrong(cert_file, "holds no certificate".to_owned()));
     }
-    let key = PrivateKeyDer::from_pem_file(&config.key_file).map_err(|error| wrong(&config.key_file, format!("no PEM private key: {error}")))?;
+    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| wrong(key_file, format!("no PEM private key: {error}")))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let certified = CertifiedKey::from_der(chain, key, &provider)
-        .map_err(|error| wrong(&config.key_file, format!("key and certificate do not fit: {error}")))?;
+        .map_err(|error| wrong(key_file, format!("key and certificate do not fit: {error}")))?;
     Ok(Arc::new(certified))
 }

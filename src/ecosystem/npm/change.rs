@@ -75,8 +75,7 @@ fn versions(body: &Body<'_>) -> Result<BTreeMap<String, Option<String>>> {
 async fn deprecate(registry: &Registry, caller: &Caller, name: &PackageName, said: &BTreeMap<String, Option<String>>) -> Result<()> {
     let (_, grant) = registry.grant_hosted(INFO.name, caller, name, Action::Write).await?;
     registry
-        .change(&grant, async |head, now| {
-            let live = registry.catalog().live_versions(&grant, head).await?;
+        .edit_versions(&grant, |head, live, now| {
             let changed: Vec<(Stored<Version>, Option<String>)> = live
                 .into_iter()
                 .filter_map(|stored| {
@@ -106,9 +105,9 @@ async fn unpublish_missing(
     }
     let (_, grant) = registry.grant_hosted(INFO.name, caller, name, Action::Delete).await?;
     registry
-        .change(&grant, async |head, now| {
+        .edit_versions(&grant, |head, live, now| {
             check_revision(head, revision)?;
-            let (gone, left): (Vec<_>, Vec<_>) = registry.catalog().live_versions(&grant, head).await?.into_iter().partition(missing);
+            let (gone, left): (Vec<_>, Vec<_>) = live.into_iter().partition(missing);
             if left.is_empty() {
                 return Err(Error::invalid(
                     Subject::Version,
@@ -166,9 +165,8 @@ pub async fn put_tag(call: Call<'_>, name: &PackageName, tag: &str) -> Result<Re
     let wanted: String = serde_json::from_slice(&body).map_err(|_| Error::invalid(Subject::Version, "the body is a version as a JSON text"))?;
     let number = version::identity(&wanted)?;
     registry
-        .change(&grant, async |head, now| {
-            let stored = registry.catalog().version(&grant, head, &number).await?;
-            if stored.is_none_or(|stored| stored.value.deleted_at.is_some()) {
+        .edit_versions(&grant, |head, live, now| {
+            if !live.iter().any(|stored| stored.value.number == number) {
                 return Err(Error::invalid(Subject::Version, format!("version {number} is not published")));
             }
             change::edit(head, now, |package| drop(package.tags.insert(tag.clone(), number.clone())))
@@ -188,7 +186,7 @@ pub async fn delete_tag(call: &Call<'_>, name: &PackageName, tag: &str) -> Resul
         return Err(Error::invalid(Subject::Tag, "the dist-tag latest cannot be removed; point it at another version instead"));
     }
     call.registry
-        .change(&grant, async |head, now| {
+        .edit(&grant, |head, now| {
             if !head.package.tags.keys().any(|known| known.as_str() == tag) {
                 return Err(Error::not_found(Subject::Tag).saying(format!("there is no dist-tag {tag}")));
             }
@@ -218,7 +216,7 @@ pub async fn set_access(call: Call<'_>, name: &PackageName) -> Result<Response> 
         Some("restricted" | "private") => Visibility::Private,
         _ => return Err(Error::invalid(Subject::Request, "access is public or restricted; two-factor settings are not offered")),
     };
-    registry.change(&grant, async |head, now| change::edit(head, now, |package| package.visibility = visibility)).await?;
+    registry.edit(&grant, |head, now| change::edit(head, now, |package| package.visibility = visibility)).await?;
     publish::done(registry, name, StatusCode::OK).await
 }
 
@@ -245,7 +243,7 @@ async fn set_star(registry: &Registry, caller: &Caller, name: &PackageName, star
     let login = caller.login().ok_or_else(|| Error::new(Kind::Unauthenticated, Subject::Token))?;
     let (_, grant) = registry.grant_hosted(INFO.name, caller, name, Action::Read).await?;
     registry
-        .change(&grant, async |head, now| {
+        .edit(&grant, |head, now| {
             change::edit(head, now, |package| {
                 if starred {
                     package.stars.insert(login.to_string(), true);
@@ -265,7 +263,7 @@ async fn set_maintainers(registry: &Registry, caller: &Caller, name: &PackageNam
     }
     let accounts = accounts(registry, &head, people).await?;
     registry
-        .change(&grant, async |head, now| {
+        .edit(&grant, |head, now| {
             check_revision(head, revision)?;
             change::edit(head, now, |package| {
                 package.roles.retain(|principal, role| match principal {

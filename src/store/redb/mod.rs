@@ -34,7 +34,7 @@ use super::{Batch, Change, Condition, KeyRange, Outcome, Row, Store, TableId, ho
 use crate::error::{Error, Kind, Result, Subject};
 
 /// Limits of a redb store.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Memory for pages of the file.
