@@ -276,6 +276,7 @@ async fn hosted_and_proxied_on_one_url() {
     let token = server.publisher("alice").await;
     let ours = Package::with("@alice/app-core", "1.0.0", json!({ "dependencies": { "@acme/both": "^3.0.0" } }), 100);
     assert!(publish(&server.caller_with(&token), &ours).await.status < 300);
+    upstream.forget();
     for tool in Tool::ALL {
         let project = Project::depending_on(tool, &["@alice/app-core@^1.0.0"]);
         Client::new(tool, &server.registry(), Some(&token.text)).run(project.path(), tool.install()).await.ok();
