@@ -146,10 +146,6 @@ impl Client {
             tool => (".npmrc", npm_settings(tool, registry, token)),
         };
         std::fs::write(self.home.path().join(file), text).expect("settings");
-        if self.tool == Tool::Yarn1 {
-            // Its audit does not look into .npmrc.
-            std::fs::write(self.home.path().join(".yarnrc"), format!("registry {registry:?}\n")).expect("settings");
-        }
     }
 
     /// Runs the client in a folder.
