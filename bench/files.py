@@ -2,13 +2,21 @@
 import base64, gzip, hashlib, io, json, random, tarfile
 
 
+def manifest(name, version):
+    base = name.split("/")[-1]
+    return {
+        "name": name, "version": version, "description": "made for a measurement", "license": "MIT",
+        "dependencies": {f"dependency-{n}": f"^{n}.0.0" for n in range(6)}, "scripts": {"test": "node test.js"},
+        "repository": {"type": "git", "url": f"git+https://example.test/{base}.git"},
+    }
+
+
 def tarball(name, version, size):
     """A package whose bytes do not compress, of about `size` bytes."""
-    manifest = json.dumps({"name": name, "version": version}).encode()
     filler = random.Random(f"{name}@{version}").randbytes(max(0, size - 400))
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as tar:
-        for path, body in [("package/package.json", manifest), ("package/filler.bin", filler)]:
+        for path, body in [("package/package.json", json.dumps(manifest(name, version)).encode()), ("package/filler.bin", filler)]:
             entry = tarfile.TarInfo(path)
             entry.size = len(body)
             tar.addfile(entry, io.BytesIO(body))
@@ -18,9 +26,7 @@ def tarball(name, version, size):
 def listed(name, version, body, origin):
     base = name.split("/")[-1]
     return {
-        "name": name, "version": version, "description": "made for a measurement", "license": "MIT",
-        "dependencies": {f"dependency-{n}": f"^{n}.0.0" for n in range(6)}, "scripts": {"test": "node test.js"},
-        "repository": {"type": "git", "url": f"git+https://example.test/{base}.git"},
+        **manifest(name, version),
         "_id": f"{name}@{version}", "_nodeVersion": "22.0.0", "_npmVersion": "10.0.0",
         "dist": {
             "tarball": f"{origin}/{name}/-/{base}-{version}.tgz", "shasum": hashlib.sha1(body).hexdigest(),

@@ -1,5 +1,5 @@
 """packhouse and its peers as processes: installed, configured, started, and asked what they cost."""
-import json, os, pathlib, platform, re, shutil, signal, socket, subprocess, time, urllib.request
+import json, os, pathlib, platform, re, shutil, signal, socket, subprocess, time, urllib.error, urllib.request
 
 from files import publish_body
 
@@ -213,6 +213,8 @@ class Packhouse(Server):
         config = folder / "packhouse.toml"
         config.write_text(f"""public_url = "http://127.0.0.1:{port}"
 data_dir = "{folder}/packhouse-data"
+[log]
+level = "warn"
 [server]
 listen = ["127.0.0.1:{port}"]
 [upstream]
@@ -243,4 +245,7 @@ url = "{upstream_origin}"
 def publish(server, path, body):
     headers = {"Content-Type": "application/json", **server.headers}
     request = urllib.request.Request(server.origin + path, json.dumps(body).encode(), headers, method="PUT")
-    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60).read()
+    try:
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60).read()
+    except urllib.error.HTTPError as error:
+        raise SystemExit(f"{server.name} refuses a publish: {error.code} {error.read()[:500]!r}")

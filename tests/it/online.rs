@@ -30,7 +30,9 @@ fn vite_react() -> Value {
             "@typescript-eslint/eslint-plugin": "^7.18.0", "eslint-plugin-react-hooks": "^4.6.0", "vitest": "^2.0.0", "jsdom": "^24.1.0",
             "@testing-library/react": "^16.0.0", "@testing-library/dom": "^10.4.0", "tailwindcss": "^3.4.0", "postcss": "^8.4.0", "autoprefixer": "^10.4.0",
             "@types/react": "^18.3.0", "@types/react-dom": "^18.3.0", "storybook": "^8.2.0", "prettier": "^3.3.0"
-        }
+        },
+        // A mirror may know the newest rollup before its builds for each platform, and `npm ci` then refuses the lock file.
+        "overrides": { "rollup": "4.52.5" }
     })
 }
 
@@ -43,7 +45,9 @@ fn next() -> Value {
             "typescript": "^5.5.0", "@types/node": "^20.14.0", "@types/react": "^18.3.0", "eslint": "^8.57.0", "eslint-config-next": "^14.2.0",
             "jest": "^29.7.0", "jest-environment-jsdom": "^29.7.0", "@testing-library/react": "^16.0.0", "@testing-library/dom": "^10.4.0",
             "tailwindcss": "^3.4.0", "postcss": "^8.4.0", "sass": "^1.77.0"
-        }
+        },
+        // As for rollup above.
+        "overrides": { "unrs-resolver": "1.9.2" }
     })
 }
 
