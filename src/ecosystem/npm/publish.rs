@@ -130,7 +130,8 @@ async fn publish(
         Some("restricted" | "private") => Visibility::Private,
         _ => registry.access().default_visibility,
     };
-    let user = json!({ "name": caller.login(), "email": email(registry, caller).await? });
+    let login = caller.login().map(OwnerName::as_str).unwrap_or_default();
+    let user = hosted::person_record(login, email(registry, caller).await?.as_deref());
     let bundle = bundle(registry, body).await?;
     let manifest = record(publish, name, &digests, &contents, body, &user, bundle.as_ref())?;
     let tarball = file(name, &number, &staged, &digests);
