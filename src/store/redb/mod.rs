@@ -150,7 +150,8 @@ impl Redb {
     /// [`Kind::Unavailable`]; reads go on. Blocks for as long as the disk takes.
     pub fn close(&self) {
         drop(lock(&self.queue).take());
-        if let Some(writer) = lock(&self.writer).take() {
+        let writer = lock(&self.writer).take();
+        if let Some(writer) = writer {
             // A writer that panicked has set `stopped`; there is nothing to add.
             let _ = writer.join();
         }
@@ -435,5 +436,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(test)]
+mod power_tests;
 #[cfg(test)]
 mod tests;
