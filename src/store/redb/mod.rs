@@ -12,14 +12,14 @@
 //!
 //! The first error of the disk stops all writing until the file is opened anew:
 //! after a failed sync nobody can say which pages the disk holds, and a second try
-//! may report success for pages that the kernel has dropped. Reads go on.
+//! may report success for pages that the kernel has dropped. Reads go on: see `aside`.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ use tokio::time::Instant;
 
 use super::{Batch, Change, Condition, KeyRange, Outcome, Row, Store, TableId, holds_nothing};
 use crate::error::{Error, Kind, Result, Subject};
+
+mod aside;
 
 /// Limits of a redb store.
 #[derive(Clone, Debug, Deserialize)]
@@ -68,6 +70,10 @@ pub enum Durability {
 pub struct Redb {
     /// Taken when the store is dropped.
     database: Option<Arc<Database>>,
+    /// What is read once writing has stopped, if the file can still be opened.
+    aside: OnceLock<Option<Database>>,
+    path: Option<PathBuf>,
+    page_cache_bytes: u64,
     /// Taken by [`Redb::close`].
     queue: Mutex<Option<mpsc::Sender<Waiting>>>,
     places: Arc<Semaphore>,
@@ -91,7 +97,7 @@ impl Redb {
     /// # Errors
     /// [`Kind::Unavailable`] when the file is in use, damaged, of another format, or cannot be opened.
     pub fn open(path: &Path, config: &Config, durability: Durability) -> Result<Self> {
-        Self::start(&path.display().to_string(), config, durability, |builder| {
+        Self::start(Some(path), config, durability, |builder| {
             if !path.try_exists()? {
                 create(builder, path)?;
             }
@@ -104,16 +110,17 @@ impl Redb {
     /// # Errors
     /// As [`Redb::open`].
     pub fn open_backend(backend: impl StorageBackend, config: &Config, durability: Durability) -> Result<Self> {
-        Self::start("a storage backend", config, durability, |builder| builder.create_with_backend(backend))
+        Self::start(None, config, durability, |builder| builder.create_with_backend(backend))
     }
 
     fn start(
-        name: &str,
+        path: Option<&Path>,
         config: &Config,
         durability: Durability,
         open: impl FnOnce(&mut ::redb::Builder) -> Result<Database, ::redb::DatabaseError>,
     ) -> Result<Self> {
         let refuse = |cause: String| {
+            let name = path.map(|path| path.display().to_string()).unwrap_or_default();
             let cause = format!("cannot open the store {name}: {cause}");
             Error::new(Kind::Unavailable, Subject::Store).saying("the store cannot be opened").because(cause)
         };
@@ -138,6 +145,9 @@ impl Redb {
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run());
         Ok(Self {
             database: Some(database),
+            aside: OnceLock::new(),
+            path: path.map(Path::to_path_buf),
+            page_cache_bytes: config.page_cache_bytes,
             queue: Mutex::new(Some(sender)),
             places: Arc::new(Semaphore::new(config.queue_batches.clamp(1, Semaphore::MAX_PERMITS))),
             writer: Mutex::new(Some(thread.map_err(|error| refuse(error.to_string()))?)),
@@ -194,9 +204,22 @@ impl Redb {
         Ok(())
     }
 
+    /// The database to read from.
+    fn readable(&self) -> Option<&Database> {
+        if !self.is_stopped() {
+            return self.database.as_deref();
+        }
+        let open = || {
+            let path = self.path.as_deref()?;
+            aside::open(path, self.page_cache_bytes).inspect_err(|error| tracing::error!(%error, "the store cannot be read aside")).ok()
+        };
+        // Without it, what is in memory can still be read.
+        self.aside.get_or_init(open).as_ref().or(self.database.as_deref())
+    }
+
     fn read<T>(&self, table: TableId, none: T, read: impl FnOnce(Rows) -> Result<T, ::redb::StorageError>) -> Result<T> {
         let read = || {
-            let Some(database) = &self.database else { return Err(unavailable("the store is closed")) };
+            let Some(database) = self.readable() else { return Err(unavailable("the store is closed")) };
             let transaction = database.begin_read().map_err(failed)?;
             match transaction.open_table(definition(table)) {
                 Ok(rows) => read(rows).map_err(failed),
