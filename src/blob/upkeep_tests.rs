@@ -132,6 +132,20 @@ async fn eviction_frees_the_reserve_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn eviction_keeps_to_a_number_of_files() {
+    let place = Place::new(Config { cache_limit_files: 2, ..Config::default() }).await;
+    for seed in 0..5_u8 {
+        place.clock.advance(Duration::from_secs(1));
+        place.put(Purpose::Cached, &[seed]).await;
+    }
+    place.pass_grace();
+    assert_eq!(place.blobs.evict(&nothing).await.unwrap().removed, 3);
+    let newest = Digest::sha256(&[4]);
+    assert!(place.blobs.contains(&newest).await.unwrap());
+    assert_eq!(place.blobs.evict(&nothing).await.unwrap(), EvictReport::default());
+}
+
+#[tokio::test(start_paused = true)]
 async fn eviction_is_paced_and_ends_in_time() {
     let config = Config { cache_limit_bytes: 0, remove_files_per_second: 20, lease_seconds: 4, ..Config::default() };
     let place = Place::new(config).await;

@@ -175,3 +175,27 @@ async fn no_cut_of_power_loses_an_acknowledged_batch() {
     }
     assert!(images > 300, "only {images} images");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_wait_share_a_sync() {
+    let recorder = Recorder::default();
+    let store = Arc::new(Redb::open_backend(recorder.clone(), &Config::default(), Durability::Truth).unwrap());
+    let before = lock(&recorder.events).len();
+    // As long as this is held the writer stands still in its first transaction.
+    let held = lock(&recorder.image);
+    let commits: Vec<_> = (0..64)
+        .map(|index| {
+            let store = Arc::clone(&store);
+            let mut commit = Box::pin(async move { store.commit(batch([], [put(LEFT, &format!("{index}"), "")])).await });
+            // The first poll queues the batch.
+            let _ = commit.as_mut().now_or_never();
+            commit
+        })
+        .collect();
+    drop(held);
+    for commit in commits {
+        assert_eq!(commit.await.unwrap(), Outcome::Committed);
+    }
+    let syncs = lock(&recorder.events)[before..].iter().filter(|event| matches!(event, Event::Sync)).count();
+    assert!((2..=16).contains(&syncs), "{syncs} syncs for 64 batches");
+}
