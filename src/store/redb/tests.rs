@@ -8,8 +8,8 @@ use proptest::test_runner::{Config as Cases, TestRunner};
 
 use super::*;
 use crate::store::memory::Memory;
-use crate::store::prefix;
 use crate::store::suite::{self, LEFT, RIGHT, Step, batch, bytes, put};
+use crate::store::{Condition, prefix};
 
 fn fresh(durability: Durability) -> (Arc<Redb>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
