@@ -241,7 +241,13 @@ impl Registry {
     ///
     /// # Errors
     /// [`Kind::NotFound`] when the name is not hosted; otherwise as [`Registry::grant`].
-    pub async fn grant_hosted(&self, ecosystem: &'static str, caller: &Caller, name: &PackageName, action: Action) -> Result<(Arc<Head>, Grant)> {
+    pub async fn grant_hosted(
+        &self,
+        ecosystem: &'static str,
+        caller: &Caller,
+        name: &PackageName,
+        action: Action,
+    ) -> Result<(Arc<Head>, Grant)> {
         let (plan, grant) = self.grant(ecosystem, caller, name, action).await?;
         match plan.head() {
             Some(head) => Ok((Arc::clone(head), grant)),

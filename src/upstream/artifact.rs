@@ -131,7 +131,9 @@ impl Fetcher {
         let length = response.content_length();
         let limit_bytes = self.0.config.artifact_limit_bytes;
         if length.is_some_and(|length| length > limit_bytes) {
-            return Err(Error::new(Kind::BadUpstream, Subject::Upstream).saying(format!("the upstream's file is larger than {limit_bytes} bytes")));
+            return Err(
+                Error::new(Kind::BadUpstream, Subject::Upstream).saying(format!("the upstream's file is larger than {limit_bytes} bytes"))
+            );
         }
         // Only a promised digest can tell that a coding was undone or not; without one, other bytes than ours are refused.
         let coded = response.headers().get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
@@ -224,7 +226,10 @@ async fn resume(upstream: &Upstream, wanted: &Wanted, broken: &Source, received:
     }
     let mut headers = identity_headers();
     if received > 0 {
-        headers.insert(header::RANGE, HeaderValue::try_from(format!("bytes={received}-")).map_err(|error| Error::internal(Subject::Upstream, error))?);
+        headers.insert(
+            header::RANGE,
+            HeaderValue::try_from(format!("bytes={received}-")).map_err(|error| Error::internal(Subject::Upstream, error))?,
+        );
         if let Some(validator) = &broken.validator {
             headers.insert(header::IF_RANGE, validator.clone());
         }

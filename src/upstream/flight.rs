@@ -81,6 +81,10 @@ where
         drop(flights);
         let arrival = Arrival { flights: self.clone(), key };
         let work = start(Announce(sender));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the work outlives its callers by design, and a stop may cut it: nothing is acknowledged by it"
+        )]
         tokio::spawn(async move {
             let _arrival = arrival;
             work.await;

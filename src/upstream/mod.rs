@@ -87,6 +87,9 @@ pub type Check = Arc<dyn Fn(&Bytes) -> Result<()> + Send + Sync>;
 
 type Shared<T> = std::result::Result<T, Arc<Error>>;
 
+/// Where the flight of a document announces what became of it.
+type Announced = flight::Announce<Shared<(Arc<Entry>, Verdict)>>;
+
 /// Fetches from upstreams and remembers. Cheap to clone.
 #[derive(Clone)]
 pub struct Fetcher(Arc<Inner>);
@@ -217,7 +220,7 @@ impl Fetcher {
         ask: &Ask,
         check: &Check,
         known: Option<Arc<Entry>>,
-    ) -> impl FnOnce(flight::Announce<Shared<(Arc<Entry>, Verdict)>>) -> futures_util::future::BoxFuture<'static, ()> + use<> {
+    ) -> impl FnOnce(Announced) -> futures_util::future::BoxFuture<'static, ()> + use<> {
         let (fetcher, upstream, ask, check) = (self.clone(), Arc::clone(upstream), ask.clone(), Arc::clone(check));
         move |announce| {
             Box::pin(async move {
@@ -255,7 +258,9 @@ impl Fetcher {
                 tokio::task::spawn_blocking(move || check(&checked))
                     .await
                     .map_err(|error| Error::internal(Subject::Upstream, error))?
-                    .map_err(|error| Error::new(Kind::BadUpstream, Subject::Upstream).saying("the upstream's document cannot be read").because(error))?;
+                    .map_err(|error| {
+                        Error::new(Kind::BadUpstream, Subject::Upstream).saying("the upstream's document cannot be read").because(error)
+                    })?;
                 let size = bytes.len() as u64;
                 let lease = self.0.blobs.put(Purpose::Cached, bytes).await?;
                 (Entry { body: Some(BodyRef { digest: *lease.digest(), size }), etag, last_modified, checked_at: now }, Verdict::Miss)

@@ -4,6 +4,7 @@
 //! its key in every request, whatever the spelling. Errors are `{"error": …}`,
 //! which npm prints to its user.
 
+use std::fmt::Write as _;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -22,18 +23,18 @@ use crate::registry::artifact::CACHE_STATUS;
 use crate::registry::{Call, Plan};
 use crate::upstream::Need;
 
-mod account;
-mod attachment;
-mod audit;
-mod change;
-mod hosted;
-mod manifest;
-mod packument;
-mod publish;
-mod route;
-mod search;
-mod tarball;
-mod version;
+pub mod account;
+pub mod attachment;
+pub mod audit;
+pub mod change;
+pub mod hosted;
+pub mod manifest;
+pub mod packument;
+pub mod publish;
+pub mod route;
+pub mod search;
+pub mod tarball;
+pub mod version;
 
 use packument::{ABBREVIATED, Form, Packument};
 use route::Route;
@@ -84,7 +85,8 @@ impl Ecosystem for Npm {
         let mut berry = format!("npmRegistryServer: \"{address}\"\nnpmAuthToken: \"${{PACKHOUSE_TOKEN}}\"\n");
         if http {
             let host = key.trim_start_matches('/').split(['/', ':']).next().unwrap_or_default();
-            berry.push_str(&format!("unsafeHttpWhitelist: [\"{host}\"]\n"));
+            // Writing to a string cannot fail.
+            let _ = writeln!(berry, "unsafeHttpWhitelist: [\"{host}\"]");
         }
         let snippet = |client, place, lines: &str| Snippet { client, place, lines: lines.to_owned() };
         vec![

@@ -3,7 +3,6 @@
 //! Rights are decided before the body is read. The tarball is decoded, hashed and
 //! written while it arrives; nothing of it is kept unless everything about it holds.
 
-
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -59,9 +58,10 @@ async fn may_publish(registry: &Registry, caller: &Caller, name: &PackageName) -
     if registry.catalog().head(INFO.name, name).await?.is_none() {
         route::new_name(name)?;
     }
-    let owner = route::scope(name).map(OwnerName::new).transpose().map_err(|rule| {
-        Error::invalid(Subject::Owner, format!("the scope of the package is the account that owns it: {rule}"))
-    })?;
+    let owner = route::scope(name)
+        .map(OwnerName::new)
+        .transpose()
+        .map_err(|rule| Error::invalid(Subject::Owner, format!("the scope of the package is the account that owns it: {rule}")))?;
     registry.grant_publish::<Packument>(INFO.name, caller, name, owner.as_ref()).await
 }
 
@@ -256,4 +256,3 @@ pub fn predicate_type(bundle: &str) -> Option<String> {
     let statement: Value = serde_json::from_slice(&statement).ok()?;
     statement.get("predicateType")?.as_str().map(str::to_owned)
 }
-

@@ -228,9 +228,43 @@ pub fn new_name(name: &PackageName) -> Result<()> {
 
 /// Modules that Node.js itself provides; a package of that name could never be required.
 const CORE_MODULES: [&str; 38] = [
-    "assert", "async_hooks", "buffer", "child_process", "cluster", "console", "constants", "crypto", "dgram", "diagnostics_channel",
-    "dns", "domain", "events", "fs", "http", "http2", "https", "inspector", "module", "net", "os", "path", "perf_hooks", "process",
-    "querystring", "readline", "repl", "stream", "string_decoder", "sys", "timers", "tls", "trace_events", "tty", "url", "v8", "vm",
+    "assert",
+    "async_hooks",
+    "buffer",
+    "child_process",
+    "cluster",
+    "console",
+    "constants",
+    "crypto",
+    "dgram",
+    "diagnostics_channel",
+    "dns",
+    "domain",
+    "events",
+    "fs",
+    "http",
+    "http2",
+    "https",
+    "inspector",
+    "module",
+    "net",
+    "os",
+    "path",
+    "perf_hooks",
+    "process",
+    "querystring",
+    "readline",
+    "repl",
+    "stream",
+    "string_decoder",
+    "sys",
+    "timers",
+    "tls",
+    "trace_events",
+    "tty",
+    "url",
+    "v8",
+    "vm",
     "zlib",
 ];
 
@@ -290,10 +324,7 @@ mod tests {
     #[test]
     fn reads_the_service_routes() {
         assert_eq!(parse(&Method::GET, "/-/ping").unwrap(), Route::Ping);
-        assert_eq!(
-            parse(&Method::PUT, "/-/user/org.couchdb.user:bob/-rev/1-x").unwrap(),
-            Route::Login { login: "bob".into() }
-        );
+        assert_eq!(parse(&Method::PUT, "/-/user/org.couchdb.user:bob/-rev/1-x").unwrap(), Route::Login { login: "bob".into() });
         assert_eq!(
             parse(&Method::GET, "/-/npm/v1/attestations/@acme/tool@1.0.0").unwrap(),
             Route::Attestations { name: name("@acme/tool"), version: "1.0.0".into() }
