@@ -80,7 +80,7 @@ fn blank(text: &str) -> (String, Vec<(usize, String)>) {
         };
         let (from, to) = inner.unwrap_or((at, end));
         if bytes[at] != b'\'' && inner.is_some() {
-            let line = bytes[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let line = text[..at].matches('\n').count() + 1;
             strings.push((line, String::from_utf8_lossy(&bytes[from..to]).into_owned()));
         }
         code[from..to].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');

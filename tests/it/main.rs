@@ -4,6 +4,15 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected should stop right there")]
 #![expect(clippy::disallowed_methods, reason = "tests run beside the server, with the machine's own clock, environment and tasks")]
 
+mod auth;
 mod clients_npm;
+mod faults;
 mod harness;
 mod harness_checks;
+mod http;
+mod npm_refusals;
+mod npm_wire;
+mod online;
+mod operation;
+mod proxy;
+mod proxy_faults;

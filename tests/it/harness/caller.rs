@@ -20,7 +20,7 @@ pub(crate) struct Answer {
     /// The status.
     pub(crate) status: u16,
     /// The headers.
-    pub(crate) headers: http::HeaderMap,
+    pub(crate) headers: ::http::HeaderMap,
     /// The bytes of the body, as they came.
     pub(crate) body: Vec<u8>,
     /// Whether the body ended before its end.

@@ -133,8 +133,13 @@ impl Client {
         client
     }
 
+    /// A client without any settings, to ask for its defaults.
+    pub(crate) fn unset(tool: Tool) -> Self {
+        Self { tool, home: TempDir::with_prefix("packhouse-home-").expect("a folder"), token: None }
+    }
+
     /// Writes the settings for a registry, over any earlier ones.
-    pub(crate) fn configure(&self, registry: &str) {
+    fn configure(&self, registry: &str) {
         let token = self.token.as_deref();
         let (file, text) = match self.tool {
             Tool::Berry => (".yarnrc.yml", berry_settings(registry, token)),

@@ -9,14 +9,16 @@ mod clients;
 mod package;
 mod raw;
 mod server;
+mod tunnel;
 mod upstream;
 
 pub(crate) use caller::{Answer, Caller};
-pub(crate) use clients::{Client, Project, Ran, Tool};
+pub(crate) use clients::{Client, Project, Tool};
 pub(crate) use package::{Package, gunzip, integrity, shasum};
 pub(crate) use raw::{Exchange, exchange};
 pub(crate) use server::{Server, Setup, Token};
-pub(crate) use upstream::{Fault, Seen, Upstream};
+pub(crate) use tunnel::Tunnel;
+pub(crate) use upstream::{Fault, Upstream};
 
 use std::time::Duration;
 

@@ -17,8 +17,10 @@ use super::{Caller, Upstream, free_port};
 #[derive(Default)]
 pub(crate) struct Setup {
     upstreams: Vec<String>,
-    top: String,
-    tables: String,
+    server: String,
+    engine: String,
+    files: Vec<(String, String)>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Setup {
@@ -33,45 +35,56 @@ impl Setup {
         self
     }
 
-    /// More lines of the config before its first table, such as `hosts = …`.
-    pub(crate) fn top(mut self, lines: &str) -> Self {
-        self.top.push_str(lines);
-        self.top.push('\n');
+    /// An upstream that is sent a bearer token, which must be found nowhere afterwards.
+    pub(crate) fn upstream_with_token(mut self, upstream: &Upstream, token: &str) -> Self {
+        self.files.push(("upstream-token".into(), token.into()));
+        self.upstream_with("fake", &upstream.url(), "token_file = \"upstream-token\"")
+    }
+
+    /// More keys of `[server]`, as TOML lines.
+    pub(crate) fn server(mut self, lines: &str) -> Self {
+        self.server.push_str(lines);
+        self.server.push('\n');
         self
     }
 
-    /// More tables of the config, as TOML.
-    pub(crate) fn tables(mut self, tables: &str) -> Self {
-        self.tables.push_str(tables);
-        self.tables.push('\n');
+    /// More keys of `[upstream]`, as TOML lines.
+    pub(crate) fn engine(mut self, lines: &str) -> Self {
+        self.engine.push_str(lines);
+        self.engine.push('\n');
+        self
+    }
+
+    /// A variable of the server's environment.
+    pub(crate) fn environment(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.into()));
         self
     }
 
     /// Starts the server and waits until it says that it is ready.
     pub(crate) async fn start(self) -> Server {
-        Server::start(&self).await
+        Server::start(self).await
     }
 
-    fn config(&self, port: u16, data: &Path) -> String {
+    fn config(&self, port: u16) -> String {
+        let loopback = if self.engine.contains("allow_private") { "" } else { "allow_private = [\"127.0.0.1/32\"]\n" };
         let mut text = format!(
-            "listen = [\"127.0.0.1:{port}\"]\npublic_url = \"http://127.0.0.1:{port}\"\ndata_dir = {:?}\n{}\n",
-            data.display().to_string(),
-            self.top
+            "public_url = \"http://127.0.0.1:{port}\"\ndata_dir = \"data\"\n\n\
+             [server]\nlisten = [\"127.0.0.1:{port}\"]\n{}\n[upstream]\n{loopback}{}\n",
+            self.server, self.engine
         );
-        if !self.tables.contains("[upstream]") {
-            text.push_str("[upstream]\nallow_private = [\"127.0.0.1/32\"]\n");
-        }
         if self.upstreams.is_empty() {
             text.push_str("[ecosystem.npm]\nupstream = []\n");
         }
-        self.upstreams.iter().for_each(|upstream| text.push_str(upstream));
-        text + &self.tables
+        text + &self.upstreams.concat()
     }
 }
 
 /// A token as the command line hands it out.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
+    /// Whose it is.
+    pub(crate) login: String,
     /// What revokes it.
     pub(crate) id: String,
     /// The secret.
@@ -88,16 +101,20 @@ pub(crate) struct Server {
     child: Option<Child>,
     log: Arc<Mutex<String>>,
     secrets: Mutex<Vec<String>>,
+    environment: Vec<(&'static str, String)>,
     finished: bool,
 }
 
 impl Server {
-    async fn start(setup: &Setup) -> Self {
+    async fn start(setup: Setup) -> Self {
         let folder = TempDir::with_prefix("packhouse-it-").expect("a folder");
         let port = free_port();
-        let config = setup.config(port, &folder.path().join("data"));
-        std::fs::write(folder.path().join("config.toml"), config).expect("a config");
-        let mut server = Self { folder, port, child: None, log: Arc::default(), secrets: Mutex::default(), finished: false };
+        std::fs::write(folder.path().join("config.toml"), setup.config(port)).expect("a config");
+        for (name, text) in &setup.files {
+            write_private(&folder.path().join(name), text);
+        }
+        let secrets = Mutex::new(setup.files.into_iter().map(|(_, text)| text).collect());
+        let mut server = Self { folder, port, child: None, log: Arc::default(), secrets, environment: setup.environment, finished: false };
         server.start_again().await;
         server
     }
@@ -120,6 +137,7 @@ impl Server {
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
             command.env_remove(name);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -214,7 +232,7 @@ impl Server {
     /// The token of the first start's administrator.
     pub(crate) fn admin(&self) -> Token {
         let text = std::fs::read_to_string(self.data().join("admin-token")).expect("an admin-token").trim().to_owned();
-        Token { id: String::new(), text }
+        Token { login: "admin".into(), id: String::new(), text }
     }
 
     /// Makes a user.
@@ -224,23 +242,17 @@ impl Server {
 
     /// Makes a token with these scopes for a user.
     pub(crate) async fn token(&self, login: &str, scopes: &[&str]) -> Token {
-        let mut arguments = vec!["token", "add", login, "--json"];
-        scopes.iter().for_each(|scope| arguments.extend(["--scope", scope]));
-        self.read_token(&self.cli(&arguments).await)
+        let printed = self.cli(&["token", "add", login, "--json", "--scopes", &scopes.join(",")]).await;
+        let value: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("no JSON ({error}): {printed}"));
+        let text = value["token"].as_str().expect("a token").to_owned();
+        self.secret(&text);
+        Token { login: login.into(), id: value["id"].to_string(), text }
     }
 
     /// Makes a user who may read, publish and delete, and a token for all of it.
     pub(crate) async fn publisher(&self, login: &str) -> Token {
         self.user(login).await;
         self.token(login, &["read:packages", "write:packages", "delete:packages"]).await
-    }
-
-    fn read_token(&self, printed: &str) -> Token {
-        let value: Value = serde_json::from_str(printed).unwrap_or_else(|error| panic!("no JSON ({error}): {printed}"));
-        let text = value["token"].as_str().expect("a token").to_owned();
-        let id = value["id"].as_str().map_or_else(|| value["id"].to_string(), str::to_owned);
-        self.secret(&text);
-        Token { id, text }
     }
 
     /// Names a text that must not be found in logs, metrics or files afterwards.
@@ -250,7 +262,7 @@ impl Server {
 
     /// Revokes a token.
     pub(crate) async fn revoke(&self, token: &Token) {
-        self.cli(&["token", "revoke", &token.id]).await;
+        self.cli(&["token", "revoke", &token.login, &token.id]).await;
     }
 
     /// Kills the server at once, as a crash does.
@@ -263,10 +275,9 @@ impl Server {
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         let mut child = self.child.take().expect("it runs");
-        match tokio::time::timeout(Duration::from_secs(30), child.wait()).await {
-            Ok(status) => status.expect("a status"),
-            Err(_) => panic!("the server did not stop within 30 s of SIGTERM:\n{}", self.log()),
-        }
+        let ended = tokio::time::timeout(Duration::from_secs(30), child.wait()).await;
+        assert!(ended.is_ok(), "the server did not stop within 30 s of SIGTERM:\n{}", self.log());
+        ended.expect("in time").expect("a status")
     }
 
     /// Asks the server to read its config again.
@@ -314,6 +325,14 @@ impl Drop for Server {
             assert!(self.finished, "a test ends with server.finish()");
         }
     }
+}
+
+/// Writes a file that only its owner may read, as the server wants of secrets.
+fn write_private(path: &Path, text: &str) {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).expect("a file");
 }
 
 /// Every file below a folder.

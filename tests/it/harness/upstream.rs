@@ -6,6 +6,7 @@
 //! independent of the test's own runtime.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,7 +119,6 @@ struct Script {
     files: HashMap<String, (String, Vec<u8>)>,
     faults: HashMap<String, VecDeque<(Fault, usize)>>,
     silent_validators: bool,
-    headers: Vec<(&'static str, String)>,
     password: Option<String>,
 }
 
@@ -151,7 +151,9 @@ impl Upstream {
     /// Starts one that has these packages.
     pub(crate) fn with(packages: &[Package]) -> Self {
         let upstream = Self::start();
-        packages.iter().for_each(|package| upstream.add(package));
+        for package in packages {
+            upstream.add(package);
+        }
         upstream
     }
 
@@ -237,11 +239,6 @@ impl Upstream {
     /// Puts bytes at a path.
     pub(crate) fn file(&self, path: &str, media_type: &str, bytes: impl Into<Vec<u8>>) {
         lock(&self.shared.script).files.insert(path.into(), (media_type.into(), bytes.into()));
-    }
-
-    /// Adds a header to every answer.
-    pub(crate) fn header(&self, name: &'static str, value: &str) {
-        lock(&self.shared.script).headers.push((name, value.into()));
     }
 
     /// Sends no `ETag` any more, and answers no conditional request.
@@ -395,17 +392,16 @@ impl Script {
             return Reply::json(401, &json!({ "error": "authentication required" }));
         }
         let mut reply = self.plain(seen, port);
-        reply.headers.extend(self.headers.iter().map(|(name, value)| ((*name).into(), value.clone())));
         if reply.status == 200 && !self.silent_validators && seen.method != "POST" {
             let etag = format!("\"{}\"", shasum(&reply.body));
             if seen.header("if-none-match") == Some(&etag) {
                 reply = Reply { status: 304, headers: reply.headers, body: Vec::new() };
-            } else if let Some(start) = seen.header("range").and_then(range_start).filter(|start| *start < reply.body.len()) {
-                if seen.header("if-range").is_none_or(|validator| validator == etag) {
-                    let total = reply.body.len();
-                    reply.headers.push(("Content-Range".into(), format!("bytes {start}-{}/{total}", total - 1)));
-                    reply = Reply { status: 206, headers: reply.headers, body: reply.body.split_off(start) };
-                }
+            } else if let Some(start) = seen.header("range").and_then(range_start).filter(|start| *start < reply.body.len())
+                && seen.header("if-range").is_none_or(|validator| validator == etag)
+            {
+                let total = reply.body.len();
+                reply.headers.push(("Content-Range".into(), format!("bytes {start}-{}/{total}", total - 1)));
+                reply = Reply { status: 206, headers: reply.headers, body: reply.body.split_off(start) };
             }
             reply.headers.push(("ETag".into(), etag));
         }
@@ -486,11 +482,56 @@ impl Reply {
         Self::json(404, &json!({ "error": "Not found" }))
     }
 
+    /// The answer as a fault changes it, for the faults whose framing is right.
+    fn altered(mut self, fault: Fault) -> Self {
+        let owned = |headers: Vec<(&'static str, String)>| headers.into_iter().map(|(name, value)| (name.to_owned(), value));
+        match fault {
+            Fault::Status(status) => return Self::json(status, &json!({ "error": "told so" })),
+            Fault::StatusWith(status, headers) => {
+                let mut told = Self::json(status, &json!({ "error": "told so" }));
+                told.headers.extend(owned(headers));
+                return told;
+            }
+            Fault::Redirect(to) => return Self { status: 302, headers: vec![("Location".into(), to)], body: Vec::new() },
+            Fault::Portal => {
+                let body = b"<html><body>Please log in to the guest network</body></html>".to_vec();
+                return Self { status: 200, headers: vec![("Content-Type".into(), "text/html".into())], body };
+            }
+            Fault::Padded => self.body.extend_from_slice(b"and some more"),
+            Fault::Flipped => {
+                let middle = self.body.len() / 2;
+                self.body[middle] ^= 1;
+            }
+            Fault::Empty => self.body.clear(),
+            Fault::GzipGarbage => {
+                self.headers.push(("Content-Encoding".into(), "gzip".into()));
+                self.body = b"this was never gzip".to_vec();
+            }
+            Fault::GzipTwice => {
+                self.headers.push(("Content-Encoding".into(), "gzip".into()));
+                self.body = gzip(&gzip(&self.body));
+            }
+            Fault::Extra(headers) => self.headers.extend(owned(headers)),
+            Fault::Unasked304 => {
+                self.status = 304;
+                self.body.clear();
+            }
+            Fault::Unasked206 => {
+                self.status = 206;
+                let half = self.body.len() / 2;
+                self.headers.push(("Content-Range".into(), format!("bytes 0-{}/{}", half - 1, self.body.len())));
+                self.body.truncate(half);
+            }
+            other => unreachable!("{other:?} changes the framing"),
+        }
+        self
+    }
+
     /// The head; `framing` is the header that says how the body ends.
     fn head(&self, framing: &str) -> Vec<u8> {
         let mut head = format!("HTTP/1.1 {} Told\r\n", self.status);
         for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         head.push_str(framing);
         head.push_str("\r\n\r\n");
@@ -511,14 +552,8 @@ fn write_reply(stream: &mut TcpStream, seen: &Seen, reply: &Reply) -> Option<()>
     stream.write_all(&bytes).ok()
 }
 
-fn misbehave(shared: &Shared, stream: &mut TcpStream, seen: &Seen, mut reply: Reply, fault: Fault) -> Option<()> {
+fn misbehave(shared: &Shared, stream: &mut TcpStream, seen: &Seen, reply: Reply, fault: Fault) -> Option<()> {
     match fault {
-        Fault::Status(status) => write_reply(stream, seen, &Reply::json(status, &json!({ "error": "told so" }))),
-        Fault::StatusWith(status, headers) => {
-            let mut told = Reply::json(status, &json!({ "error": "told so" }));
-            told.headers.extend(headers.into_iter().map(|(name, value)| (name.to_owned(), value)));
-            write_reply(stream, seen, &told)
-        }
         Fault::Hang => {
             hang(shared, Duration::from_secs(120));
             None
@@ -552,52 +587,7 @@ fn misbehave(shared: &Shared, stream: &mut TcpStream, seen: &Seen, mut reply: Re
             send(stream, &[&reply.head(&length(reply.body.len())), &reply.body, b"and some more"])?;
             None
         }
-        Fault::Padded => {
-            reply.body.extend_from_slice(b"and some more");
-            write_reply(stream, seen, &reply)
-        }
-        Fault::Flipped => {
-            let middle = reply.body.len() / 2;
-            reply.body[middle] ^= 1;
-            write_reply(stream, seen, &reply)
-        }
-        Fault::Portal => {
-            reply.headers = vec![("Content-Type".into(), "text/html".into())];
-            reply.body = b"<html><body>Please log in to the guest network</body></html>".to_vec();
-            reply.status = 200;
-            write_reply(stream, seen, &reply)
-        }
-        Fault::Empty => {
-            reply.body.clear();
-            write_reply(stream, seen, &reply)
-        }
-        Fault::GzipGarbage => {
-            reply.headers.push(("Content-Encoding".into(), "gzip".into()));
-            reply.body = b"this was never gzip".to_vec();
-            write_reply(stream, seen, &reply)
-        }
-        Fault::GzipTwice => {
-            reply.headers.push(("Content-Encoding".into(), "gzip".into()));
-            reply.body = gzip(&gzip(&reply.body));
-            write_reply(stream, seen, &reply)
-        }
-        Fault::Redirect(to) => {
-            let headers = vec![("Location".to_owned(), to)];
-            write_reply(stream, seen, &Reply { status: 302, headers, body: Vec::new() })
-        }
         Fault::Drip(pause) => drip(shared, stream, &reply, pause),
-        Fault::Extra(headers) => {
-            reply.headers.extend(headers.into_iter().map(|(name, value)| (name.to_owned(), value)));
-            write_reply(stream, seen, &reply)
-        }
-        Fault::Unasked304 => write_reply(stream, seen, &Reply { status: 304, headers: reply.headers, body: Vec::new() }),
-        Fault::Unasked206 => {
-            reply.status = 206;
-            let half = reply.body.len() / 2;
-            reply.headers.push(("Content-Range".into(), format!("bytes 0-{}/{}", half - 1, reply.body.len())));
-            reply.body.truncate(half);
-            write_reply(stream, seen, &reply)
-        }
         Fault::Interim(count) => {
             for _ in 0..count {
                 send(stream, &[b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n"])?;
@@ -612,6 +602,7 @@ fn misbehave(shared: &Shared, stream: &mut TcpStream, seen: &Seen, mut reply: Re
             }
             None
         }
+        well_framed => write_reply(stream, seen, &reply.altered(well_framed)),
     }
 }
 
