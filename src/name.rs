@@ -86,8 +86,7 @@ impl OwnerName {
     pub const LONGEST: usize = 39;
 
     /// Words that are routes of this server and so cannot be accounts.
-    const RESERVED: [&'static str; 12] =
-        ["admin-api", "api", "v2", "npm", "graphql", "login", "settings", "orgs", "users", "_registry", "download", "packhouse"];
+    const RESERVED: [&'static str; 8] = ["api", "v2", "graphql", "login", "settings", "orgs", "users", "download"];
 
     /// Parses a login of any case.
     ///

@@ -53,7 +53,7 @@ pub fn origin(headers: &HeaderMap, uri: &Uri, setting: &Setting<'_>) -> Result<O
     if hosts.next().is_some() {
         return Err(wrong());
     }
-    let authority = uri.authority().map(|authority| authority.as_str());
+    let authority = uri.authority().map(http::uri::Authority::as_str);
     if let (Some(named), Some(authority)) = (named, authority)
         && !named.eq_ignore_ascii_case(authority)
     {
