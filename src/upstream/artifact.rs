@@ -32,11 +32,13 @@ pub struct KeptFile {
     pub size: u64,
 }
 
-/// A file on its way.
+/// A file that was asked for.
 #[derive(Clone)]
-pub struct Filling {
-    /// The growing file.
-    pub spool: Spool,
+pub enum Filling {
+    /// It is arriving.
+    Arriving(Spool),
+    /// It is kept: it was fetched between the caller's look and its asking.
+    Kept(Arc<KeptFile>),
 }
 
 /// What to fetch, and what is known of it.
@@ -97,12 +99,15 @@ impl Fetcher {
 
     /// The whole work of one file, from the first request to the record of what was kept.
     async fn fill(&self, upstream: &Upstream, wanted: Wanted, announce: Announce<Shared<Filling>>) {
+        if let Some(kept) = self.0.files.get(&file_key(upstream, &wanted.name, &wanted.file)) {
+            return announce.result(Ok(Filling::Kept(kept)));
+        }
         let opened = match self.begin(upstream, &wanted).await {
             Ok(opened) => opened,
             Err(error) => return announce.result(Err(Arc::new(error))),
         };
         let Opened { mut filler, spool, mut source } = opened;
-        announce.result(Ok(Filling { spool }));
+        announce.result(Ok(Filling::Arriving(spool)));
         if let Err(error) = self.pour(upstream, &wanted, &mut filler, &mut source).await {
             tracing::warn!(upstream = upstream.name(), package = %wanted.name, file = wanted.file, error = ?error, "fetching a file failed");
             upstream.count_failure();

@@ -7,6 +7,7 @@
 //! [`KeptFile`] records; the bytes are cached blobs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -77,8 +78,8 @@ pub struct Fetched {
 pub enum Need {
     /// As the lifetimes say.
     Usual,
-    /// Confirmed by the upstream now, unless that happened a moment ago: the caller
-    /// misses something in the one it has.
+    /// Confirmed by the upstream now, because the caller misses something in the one it
+    /// has; unless that was done a moment ago.
     Newest,
 }
 
@@ -101,6 +102,8 @@ struct Inner {
     clock: Clock,
     entries: moka::sync::Cache<PackageKey, Arc<Entry>>,
     documents: Flights<PackageKey, Shared<(Arc<Entry>, Verdict)>>,
+    /// Documents that were asked for anew a moment ago because a caller missed something in them.
+    forced: moka::sync::Cache<PackageKey, ()>,
     files: moka::sync::Cache<PackageKey, Arc<KeptFile>>,
     fills: Flights<PackageKey, Shared<Filling>>,
 }
@@ -111,7 +114,9 @@ impl Fetcher {
     /// A fetcher that keeps its records in `store` (the cache, not the truth) and bodies in `blobs`.
     #[must_use]
     pub fn new(config: Config, store: Arc<dyn Store>, blobs: Blobs, clock: Clock) -> Self {
+        let forced = moka::sync::Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(config.negative_seconds.max(1)));
         Self(Arc::new(Inner {
+            forced: forced.build(),
             config,
             store,
             blobs,
@@ -143,7 +148,8 @@ impl Fetcher {
                 let verdict = if judgement == Judgement::Fresh { Verdict::Hit } else { Verdict::StaleOffline };
                 return Ok(Fetched { entry: Arc::clone(entry), verdict });
             }
-            if need == Need::Newest && now.since(entry.checked_at) >= upstream.lifetimes().negative {
+            if need == Need::Newest && self.0.forced.get(&key).is_none() {
+                self.0.forced.insert(key, ());
                 judgement = Judgement::Expired;
             }
             match judgement {
@@ -224,6 +230,12 @@ impl Fetcher {
         let (fetcher, upstream, ask, check) = (self.clone(), Arc::clone(upstream), ask.clone(), Arc::clone(check));
         move |announce| {
             Box::pin(async move {
+                // Somebody may have asked between this caller's look and the start of its flight.
+                let newer =
+                    fetcher.0.entries.get(&key).filter(|entry| known.as_ref().is_none_or(|known| known.checked_at < entry.checked_at));
+                if let Some(entry) = newer {
+                    return announce.result(Ok((entry, Verdict::Hit)));
+                }
                 let result = fetcher.ask(key, &upstream, &ask, &check, known).await;
                 announce.result(result.map_err(Arc::new));
             })
