@@ -132,6 +132,10 @@ async fn follow(spool: Spool, sha256: Option<Digest>, verdict: Verdict) -> Resul
         bytes.extend_from_slice(&chunk);
     }
     let finished = spool.finished().await?;
+    if bytes.len() as u64 != finished.size {
+        // Came too late for a file that the disk had no room for.
+        return Err(Error::new(Kind::Unavailable, Subject::Blob).saying("the file could not be kept; try again"));
+    }
     let etag = Some(entity_tag(&finished.digests.sha256, None));
     let verdict = if finished.stored { verdict } else { Verdict::PassedThrough };
     Ok(Artifact { content: Content::Bytes(bytes.freeze()), size: Some(finished.size), etag, verdict })

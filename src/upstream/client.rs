@@ -265,12 +265,16 @@ impl Upstream {
         self.breaker().is_open(self.clock.now())
     }
 
+    /// The error of a request to an upstream that is being left alone, if it is.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Error> {
+        let now = self.clock.now();
+        let breaker = *self.breaker();
+        breaker.is_open(now).then(|| breaker.rest(now)).map(left_alone)
+    }
+
     fn admit(&self) -> Result<()> {
-        self.breaker().admit(self.clock.now(), &self.breaker_limits).map_err(|wait| {
-            Error::new(Kind::Unavailable, Subject::Upstream)
-                .saying("the upstream failed and is being left alone for a while")
-                .retry_after(wait)
-        })
+        self.breaker().admit(self.clock.now(), &self.breaker_limits).map_err(left_alone)
     }
 
     fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
@@ -308,6 +312,10 @@ impl Upstream {
         }
         Err(failed("the upstream redirected too often"))
     }
+}
+
+fn left_alone(wait: Duration) -> Error {
+    Error::new(Kind::Unavailable, Subject::Upstream).saying("the upstream failed and is being left alone for a while").retry_after(wait)
 }
 
 enum Judged {

@@ -7,9 +7,11 @@
 //! [`KeptFile`] records; the bytes are cached blobs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
 use crate::blob::{Blobs, Purpose};
@@ -18,7 +20,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::Ask;
 use crate::http::{HeaderMap, HeaderValue, header};
-use crate::name::PackageKey;
+use crate::name::{PackageKey, PackageName};
 use crate::store::table::{Key, Table};
 use crate::store::{Batch, Store};
 
@@ -104,6 +106,10 @@ struct Inner {
     documents: Flights<PackageKey, Shared<(Arc<Entry>, Verdict)>>,
     /// Documents that were asked for anew a moment ago because a caller missed something in them.
     forced: moka::sync::Cache<PackageKey, ()>,
+    /// Hidden names that were answered for as if they were absent.
+    pretended: moka::sync::Cache<PackageKey, ()>,
+    /// How long it takes an upstream to say that it has no such document, smoothed.
+    absence_micros: AtomicU64,
     files: moka::sync::Cache<PackageKey, Arc<KeptFile>>,
     fills: Flights<PackageKey, Shared<Filling>>,
 }
@@ -114,9 +120,14 @@ impl Fetcher {
     /// A fetcher that keeps its records in `store` (the cache, not the truth) and bodies in `blobs`.
     #[must_use]
     pub fn new(config: Config, store: Arc<dyn Store>, blobs: Blobs, clock: Clock) -> Self {
-        let forced = moka::sync::Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(config.negative_seconds.max(1)));
+        let brief = || {
+            let lifetime = Duration::from_secs(config.negative_seconds.max(1));
+            moka::sync::Cache::builder().max_capacity(100_000).time_to_live(lifetime).build()
+        };
         Self(Arc::new(Inner {
-            forced: forced.build(),
+            forced: brief(),
+            pretended: brief(),
+            absence_micros: AtomicU64::new(50_000),
             config,
             store,
             blobs,
@@ -161,7 +172,7 @@ impl Fetcher {
                 Judgement::Expired => {}
             }
         } else if self.0.config.offline {
-            return Err(Error::new(Kind::Unavailable, Subject::Upstream).saying("this server is offline and does not hold the document"));
+            return Err(offline());
         }
         let landed = self.0.documents.join(key, self.refresh(key, upstream, ask, check, known.clone())).await;
         let error = match landed {
@@ -186,6 +197,31 @@ impl Fetcher {
     pub async fn holds(&self, upstream: &Upstream, ask: &Ask) -> Result<bool> {
         let known = self.known(document_key(upstream, &ask.path), upstream, &ask.path).await?;
         Ok(known.is_some_and(|entry| entry.body.is_some()))
+    }
+
+    /// Behaves as if the upstream had been asked for a package and did not have it: the same
+    /// delay, the same memory of it, the same error while the upstream is left alone.
+    /// Who may not know of a hosted package cannot tell it by these from one that nobody
+    /// has, although its name is never sent out.
+    ///
+    /// # Errors
+    /// What asking would have ended in, but for the absence itself.
+    pub async fn pretend_absent(&self, upstream: &Upstream, name: &PackageName) -> Result<()> {
+        if self.0.config.offline {
+            return Err(offline());
+        }
+        let key = PackageKey::new(upstream.identity(), name.as_str());
+        if self.0.pretended.get(&key).is_some() {
+            return Ok(());
+        }
+        if let Some(refusal) = upstream.refusal() {
+            return Err(refusal);
+        }
+        let usual = self.0.absence_micros.load(Ordering::Relaxed);
+        let delay = rand::rng().random_range(usual / 2..=usual + usual / 2);
+        tokio::time::sleep(Duration::from_micros(delay)).await;
+        self.0.pretended.insert(key, ());
+        Ok(())
     }
 
     /// The bytes of a document's body.
@@ -252,10 +288,16 @@ impl Fetcher {
     ) -> Result<(Arc<Entry>, Verdict)> {
         let known = known.filter(|entry| entry.body.is_some());
         let headers = conditional_headers(ask, known.as_deref());
+        let started = tokio::time::Instant::now();
         let answer = upstream.get(&upstream.address(&ask.path)?, headers).await?;
         let now = self.0.clock.now();
         let (entry, verdict) = match answer {
-            Answer::Absent => (Entry { body: None, etag: None, last_modified: None, checked_at: now }, Verdict::Miss),
+            Answer::Absent => {
+                let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let before = self.0.absence_micros.load(Ordering::Relaxed);
+                self.0.absence_micros.store((before / 4).saturating_mul(3).saturating_add(took / 4), Ordering::Relaxed);
+                (Entry { body: None, etag: None, last_modified: None, checked_at: now }, Verdict::Miss)
+            }
             Answer::NotModified => {
                 // The client only reports this for a conditional request, so something is known.
                 let known = known.ok_or_else(|| Error::new(Kind::BadUpstream, Subject::Upstream))?;
@@ -285,6 +327,10 @@ impl Fetcher {
         self.0.entries.insert(key, Arc::clone(&entry));
         Ok((entry, verdict))
     }
+}
+
+fn offline() -> Error {
+    Error::new(Kind::Unavailable, Subject::Upstream).saying("this server is offline and does not hold the document")
 }
 
 fn conditional_headers(ask: &Ask, known: Option<&Entry>) -> HeaderMap {
