@@ -87,7 +87,7 @@ pub async fn serve(
     let body = Upload::incoming(body, &parts.headers, Duration::from_secs(state.config.body_seconds));
     let response = match origin {
         Err(error) => plain_error(&error),
-        Ok(origin) => answer(state, &parts, body, &origin, &trace, failed_logins).await,
+        Ok(origin) => trace.tries().clone().counting(answer(state, &parts, body, &origin, &trace, failed_logins)).await,
     };
     Answer::new(response, line)
 }

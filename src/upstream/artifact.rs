@@ -20,6 +20,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{HeaderMap, HeaderValue, header};
 use crate::name::{PackageKey, PackageName};
+use crate::observe::Tries;
 use crate::store::Batch;
 use crate::store::table::{Key, Table};
 
@@ -88,7 +89,8 @@ impl Fetcher {
         }
         let key = file_key(upstream, &wanted.name, &wanted.file);
         let (fetcher, upstream) = (self.clone(), Arc::clone(upstream));
-        let start = move |announce| async move { fetcher.fill(&upstream, wanted, announce).await };
+        let tries = Tries::current();
+        let start = move |announce| tries.counting(async move { fetcher.fill(&upstream, wanted, announce).await });
         match self.0.fills.join(key, start).await {
             Landed::Led(Ok(filling)) => Ok((filling, Verdict::Miss)),
             Landed::Joined(Ok(filling)) => Ok((filling, Verdict::Joined)),

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use crate::name::PackageName;
-use crate::observe::METRICS;
+use crate::observe::{METRICS, Tries};
 
 /// One configured upstream.
 pub struct Upstream {
@@ -298,6 +298,7 @@ impl Upstream {
                 .await
                 .map_err(|_| failed("the upstream did not answer in time"))
                 .and_then(|sent| sent.map_err(|error| failed("the upstream cannot be reached").because(error.without_url())));
+            Tries::current().add();
             METRICS.asked_upstream(&self.name, response.as_ref().ok().map(|response| response.status().as_u16()));
             let response = response?;
             if !is_redirect(response.status()) {

@@ -21,6 +21,7 @@ use crate::error::{Error, Kind, Result, Subject};
 use crate::format::Ask;
 use crate::http::{HeaderMap, HeaderValue, header};
 use crate::name::{PackageKey, PackageName};
+use crate::observe::Tries;
 use crate::store::table::{Key, Table};
 use crate::store::{Batch, Store};
 
@@ -264,8 +265,9 @@ impl Fetcher {
         known: Option<Arc<Entry>>,
     ) -> impl FnOnce(Announced) -> futures_util::future::BoxFuture<'static, ()> + use<> {
         let (fetcher, upstream, ask, check) = (self.clone(), Arc::clone(upstream), ask.clone(), Arc::clone(check));
+        let tries = Tries::current();
         move |announce| {
-            Box::pin(async move {
+            Box::pin(tries.counting(async move {
                 // Somebody may have asked between this caller's look and the start of its flight.
                 let newer =
                     fetcher.0.entries.get(&key).filter(|entry| known.as_ref().is_none_or(|known| known.checked_at < entry.checked_at));
@@ -274,7 +276,7 @@ impl Fetcher {
                 }
                 let result = fetcher.ask(key, &upstream, &ask, &check, known).await;
                 announce.result(result.map_err(Arc::new));
-            })
+            }))
         }
     }
 
