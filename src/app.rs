@@ -5,7 +5,9 @@
 //! close the stores. A reload builds a new engine on the same stores and blobs.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::api::Api;
 use crate::api::socket::Socket;
@@ -134,11 +137,11 @@ pub fn serve(config: Config) -> Result<()> {
 ///
 /// # Errors
 /// When the folder is in use or damaged beyond opening.
-pub fn upkeep(config: Config, work: Upkeep) -> Result<serde_json::Value> {
+pub fn upkeep(config: &Config, work: Upkeep) -> Result<serde_json::Value> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::internal(Subject::Config, error))?;
     runtime.block_on(async {
-        let data = Data::open(&config, &Clock::system()).await?;
+        let data = Data::open(config, &Clock::system()).await?;
         let report = data.jobs().upkeep(work).await;
         data.close();
         report
@@ -156,17 +159,18 @@ async fn run(config: Config) -> Result<()> {
 
     let admin = Arc::new(Api::new(Arc::clone(&data.identity), ecosystem::ALL.iter().map(|ecosystem| ecosystem.info().name).collect()));
     let socket = Socket::bind(&config.admin_socket()).await?;
-    let admin = tokio::spawn(socket.serve(admin, stopped.clone()));
-    let jobs = tokio::spawn(data.jobs().run(stopped.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(socket.serve(admin, stopped.clone()));
+    tasks.spawn(data.jobs().run(stopped.clone()));
     greet(&config, &server.addresses(), first_token.as_ref())?;
-    let serving = tokio::spawn(server.run(stopped));
+    tasks.spawn(server.run(stopped));
 
     watch_signals(&data, config, &clock, &state, certificates.as_ref()).await?;
     tracing::info!("stopping");
     stop.send_replace(true);
-    for (name, task) in [("server", serving), ("jobs", jobs), ("admin socket", admin)] {
-        if let Err(error) = task.await {
-            tracing::error!(%error, "the {name} task failed");
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a task failed");
         }
     }
     data.close();
@@ -175,7 +179,13 @@ async fn run(config: Config) -> Result<()> {
 }
 
 /// Reloads on SIGHUP, returns on SIGTERM or SIGINT.
-async fn watch_signals(data: &Data, mut config: Config, clock: &Clock, state: &ArcSwap<State>, certificates: Option<&Arc<Certificates>>) -> Result<()> {
+async fn watch_signals(
+    data: &Data,
+    mut config: Config,
+    clock: &Clock,
+    state: &ArcSwap<State>,
+    certificates: Option<&Arc<Certificates>>,
+) -> Result<()> {
     let listen = |kind| signal(kind).map_err(|error| Error::internal(Subject::Config, error));
     let (mut terminate, mut interrupt, mut hangup) =
         (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?);
@@ -232,7 +242,11 @@ fn credentials(own: &UpstreamConfig) -> Result<Option<HeaderValue>> {
 fn proxy_environment() -> ProxyEnvironment {
     #[expect(clippy::disallowed_methods, reason = "forward proxies are set in the environment by long custom")]
     let read = |names: [&str; 2]| names.iter().find_map(|name| std::env::var(name).ok()).filter(|value| !value.is_empty());
-    ProxyEnvironment { http: read(["http_proxy", "HTTP_PROXY"]), https: read(["https_proxy", "HTTPS_PROXY"]), except: read(["no_proxy", "NO_PROXY"]) }
+    ProxyEnvironment {
+        http: read(["http_proxy", "HTTP_PROXY"]),
+        https: read(["https_proxy", "HTTPS_PROXY"]),
+        except: read(["no_proxy", "NO_PROXY"]),
+    }
 }
 
 /// Makes the data folder, readable by this user alone, and takes its lock.
@@ -251,7 +265,7 @@ fn greet(config: &Config, addresses: &[String], first_token: Option<&TokenText>)
     if let Some(token) = first_token {
         let file = config.data_dir.join("admin-token");
         keep_token(&file, token)?;
-        text.push_str(&format!("first start: user admin, token {} (kept in {})\n", token.expose(), file.display()));
+        let _ = writeln!(text, "first start: user admin, token {} (kept in {})", token.expose(), file.display());
         let origin = config.public_url.as_deref().or(addresses.first().map(String::as_str)).unwrap_or_default();
         for ecosystem in ecosystem::ALL {
             let base = BaseUrl::new(&format!("{}/{}", origin.trim_end_matches('/'), ecosystem.info().mount));
@@ -262,7 +276,6 @@ fn greet(config: &Config, addresses: &[String], first_token: Option<&TokenText>)
         }
     }
     text.extend(addresses.iter().map(|address| format!("listening on {address}\n")));
-    use std::io::Write as _;
     let mut out = std::io::stdout().lock();
     // Nobody may be reading standard output; the server serves all the same.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -270,7 +283,6 @@ fn greet(config: &Config, addresses: &[String], first_token: Option<&TokenText>)
 }
 
 fn keep_token(file: &Path, token: &TokenText) -> Result<()> {
-    use std::io::Write as _;
     let written = File::options().create(true).truncate(true).write(true).mode(0o600).open(file).and_then(|mut out| {
         out.write_all(token.expose().as_bytes())?;
         out.write_all(b"\n")?;
@@ -282,7 +294,7 @@ fn keep_token(file: &Path, token: &TokenText) -> Result<()> {
 fn start_log(config: &Config) -> Result<()> {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_new(&config.log.level).map_err(|error| Error::invalid(Subject::Config, format!("log.level: {error}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let started = match config.log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Text => builder.try_init(),

@@ -39,7 +39,7 @@ impl Algorithm {
 
     /// Length of a value in bytes.
     #[must_use]
-    pub const fn len(self) -> usize {
+    pub const fn length(self) -> usize {
         match self {
             Self::Md5 => 16,
             Self::Sha1 => 20,
@@ -72,7 +72,7 @@ impl Digest {
     /// # Errors
     /// When the length is not the algorithm's.
     pub fn new(algorithm: Algorithm, bytes: &[u8]) -> Result<Self, InvalidDigest> {
-        if bytes.len() != algorithm.len() {
+        if bytes.len() != algorithm.length() {
             return Err(InvalidDigest);
         }
         let mut value = [0; 64];
@@ -86,7 +86,7 @@ impl Digest {
     /// When it is not hex of the algorithm's length.
     pub fn from_hex(algorithm: Algorithm, text: &str) -> Result<Self, InvalidDigest> {
         let mut value = [0; 64];
-        hex::decode_to_slice(text, &mut value[..algorithm.len()]).map_err(|_| InvalidDigest)?;
+        hex::decode_to_slice(text, &mut value[..algorithm.length()]).map_err(|_| InvalidDigest)?;
         Ok(Self { algorithm, value })
     }
 
@@ -126,7 +126,7 @@ impl Digest {
     /// The raw value.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.value[..self.algorithm.len()]
+        &self.value[..self.algorithm.length()]
     }
 
     /// The value in lower-case hex.

@@ -16,7 +16,9 @@
 //! in this file. `tests/house.rs` checks that, and the other rules a machine can check:
 //!
 //! 1. Imports point down.
-//! 2. Formats do no IO: in an ecosystem's folder only `mod.rs`, `publish.rs`, `upload.rs` and `token.rs` may be async.
+//! 2. Formats do no IO: in an ecosystem's folder only the files that answer requests may be async. They are named for
+//!    what the client does: `mod.rs` (read), `publish.rs`, `upload.rs`, `change.rs`, `account.rs`, `token.rs`, `search.rs`,
+//!    `audit.rs`. All others are bytes to types to bytes.
 //! 3. One line in `ecosystem::ALL` registers an ecosystem, and nothing outside `ecosystem` names one.
 //! 4. Past the package head everything is reached with an `access::Grant`, which only `access` makes.
 //! 5. A change of truth is a `store::Batch`, built by plain functions, committed at once.

@@ -19,6 +19,7 @@ fn ecosystems() -> Vec<&'static str> {
 }
 
 fn clients(name: &str, base: &BaseUrl) -> Option<Vec<ClientLines>> {
-    let line = |snippet: ecosystem::Snippet| ClientLines { client: format!("{} ({})", snippet.client, snippet.place), lines: snippet.lines };
+    let line =
+        |snippet: ecosystem::Snippet| ClientLines { client: format!("{} ({})", snippet.client, snippet.place), lines: snippet.lines };
     Some(ecosystem::find(name)?.clients(base).into_iter().map(line).collect())
 }

@@ -7,7 +7,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -86,8 +86,7 @@ impl OwnerName {
     pub const LONGEST: usize = 39;
 
     /// Words that are routes of this server and so cannot be accounts.
-    const RESERVED: [&'static str; 12] =
-        ["admin-api", "api", "v2", "npm", "graphql", "login", "settings", "orgs", "users", "_registry", "download", "packhouse"];
+    const RESERVED: [&'static str; 8] = ["api", "v2", "graphql", "login", "settings", "orgs", "users", "download"];
 
     /// Parses a login of any case.
     ///
@@ -236,12 +235,8 @@ impl PackageKey {
     }
 
     fn of(value: &impl Hash) -> Self {
-        let half = |state: &RandomState| {
-            let mut hasher = state.build_hasher();
-            value.hash(&mut hasher);
-            u128::from(hasher.finish())
-        };
-        Self(half(&HASH_KEYS.0) << 64 | half(&HASH_KEYS.1))
+        let half = |state: &RandomState| u128::from(state.hash_one(value));
+        Self((half(&HASH_KEYS.0) << 64) | half(&HASH_KEYS.1))
     }
 }
 

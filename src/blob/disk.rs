@@ -17,7 +17,7 @@ use std::io::{self, IoSlice, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
@@ -38,6 +38,8 @@ pub(super) struct Disk {
     quarantine: OwnedFd,
     next: AtomicU64,
     free: FreeSpace,
+    /// Which folders of blobs have been synced into `blobs/sha256`.
+    synced: [AtomicBool; 256],
 }
 
 /// A name in a folder that holds blobs.
@@ -90,15 +92,26 @@ impl Disk {
         let root = File::open(root)?;
         let blobs = folder(&root, "blobs")?;
         let sha256 = folder(&blobs, "sha256")?;
-        for shard in 0..=u8::MAX {
-            folder(&sha256, &format!("{shard:02x}"))?;
+        for found in list(&sha256)? {
+            // The folders of blobs are made when they are needed; what stands in place of one must be a folder.
+            if found.name.len() == 2 && !found.folder {
+                let name = String::from_utf8_lossy(&found.name).into_owned();
+                return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("blobs/sha256/{name} is not a folder")));
+            }
         }
-        rustix::fs::fsync(&sha256)?;
         rustix::fs::fsync(&blobs)?;
         let temporaries = folder(&root, "tmp")?;
         let quarantine = folder(&root, "quarantine")?;
         rustix::fs::fsync(&root)?;
-        let disk = Self { blobs, sha256, temporaries, quarantine, next: AtomicU64::new(0), free };
+        let disk = Self {
+            blobs,
+            sha256,
+            temporaries,
+            quarantine,
+            next: AtomicU64::new(0),
+            free,
+            synced: std::array::from_fn(|_| AtomicBool::new(false)),
+        };
         for found in list(&disk.temporaries)? {
             if found.regular {
                 rustix::fs::unlinkat(&disk.temporaries, &found.name[..], AtFlags::empty())?;
@@ -157,6 +170,11 @@ impl Disk {
 
     /// Makes the names in a blob's folder survive a crash.
     pub(super) fn sync_names(&self, id: &Id) -> io::Result<()> {
+        let synced = &self.synced[usize::from(id[0])];
+        if !synced.load(Ordering::Acquire) {
+            rustix::fs::fsync(&self.sha256)?;
+            synced.store(true, Ordering::Release);
+        }
         Ok(rustix::fs::fsync(self.shard(id[0])?)?)
     }
 
@@ -181,11 +199,6 @@ impl Disk {
             Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Makes a blob folder that a check has moved away.
-    pub(super) fn restore_shard(&self, shard: u8) -> io::Result<()> {
-        folder(&self.sha256, &format!("{shard:02x}")).map(drop)
     }
 
     fn shard(&self, shard: u8) -> Result<OwnedFd, Errno> {
@@ -230,7 +243,16 @@ impl Temporary {
     /// and this copy was hashed just now, so it also heals one that is damaged.
     pub(super) fn into_place(mut self, id: &Id) -> io::Result<()> {
         if let Some(name) = &self.name {
-            rustix::fs::renameat(&self.disk.temporaries, name, &self.disk.sha256, path(id))?;
+            let rename = || rustix::fs::renameat(&self.disk.temporaries, name, &self.disk.sha256, path(id));
+            match rename() {
+                Err(Errno::NOENT) => {
+                    // The first blob of its folder.
+                    self.disk.synced[usize::from(id[0])].store(false, Ordering::Release);
+                    folder(&self.disk.sha256, &format!("{:02x}", id[0]))?;
+                    rename()?;
+                }
+                renamed => renamed?,
+            }
         }
         self.name = None;
         Ok(())

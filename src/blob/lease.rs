@@ -41,7 +41,7 @@ impl Lease {
 
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lease").field("digest", &self.digest).field("size", &self.size).finish()
+        f.debug_struct("Lease").field("digest", &self.digest).field("size", &self.size).finish_non_exhaustive()
     }
 }
 

@@ -13,7 +13,7 @@
 //!
 //! The disk has to hold the truth first: cached blobs stop being written when free
 //! space falls to [`Config::hosted_reserve_bytes`], and are evicted, longest unused
-//! first, down to [`Config::cache_limit_bytes`].
+//! first, down to [`Config::cache_limit_bytes`] and [`Config::cache_limit_files`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -57,6 +57,8 @@ pub struct Config {
     pub hosted_reserve_bytes: u64,
     /// Total size of cached blobs that eviction keeps to.
     pub cache_limit_bytes: u64,
+    /// Number of cached blobs that eviction keeps to. Each takes about 150 bytes of memory.
+    pub cache_limit_files: u64,
     /// How far all fills together may run ahead of the disk, in memory.
     pub spool_ahead_bytes: u64,
     /// How much of a fill stays in memory for its readers after it was written.
@@ -81,6 +83,7 @@ impl Default for Config {
         Self {
             hosted_reserve_bytes: 1 << 30,
             cache_limit_bytes: 20 << 30,
+            cache_limit_files: 1_000_000,
             spool_ahead_bytes: 64 << 20,
             spool_window_bytes: 4 << 20,
             write_coalesce_bytes: 1 << 20,
@@ -228,6 +231,10 @@ impl Blobs {
             return self.damaged(&id, digest);
         }
         small.insert(id, bytes.clone());
+        // Whoever removed the blob since it was opened may have cleared the memory before this insert.
+        if disk.size(&id).map_err(failed)?.is_none() {
+            small.invalidate(&id);
+        }
         Ok(Some(Blob::memory(*digest, bytes)))
     }
 

@@ -90,7 +90,7 @@ impl Blobs {
         .await
     }
 
-    /// Removes cached blobs, the longest unused first, until the cache is within its limit and
+    /// Removes cached blobs, the longest unused first, until the cache is within its limits and
     /// the disk has its reserve. A blob that is `hosted` is never removed and leaves the cache's index.
     ///
     /// Takes at most half of [`super::Config::lease_seconds`], so that `hosted` may go by a list as
@@ -105,8 +105,9 @@ impl Blobs {
         let lacking = self.lacking()?;
         let is_over = |removed_bytes| {
             let short = removed_bytes < lacking && self.lacking()? > 0;
-            let bytes = self.0.index.bytes();
-            Result::Ok(bytes > self.0.config.cache_limit_bytes || short && bytes > 0)
+            let (config, index) = (&self.0.config, &self.0.index);
+            let full = index.bytes() > config.cache_limit_bytes || index.count() > config.cache_limit_files;
+            Result::Ok(full || short && index.count() > 0)
         };
         if !is_over(0)? {
             return Ok(report);

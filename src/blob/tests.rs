@@ -47,6 +47,13 @@ impl Place {
         self.folder.path().join("blobs/sha256").join(&name[..2]).join(name)
     }
 
+    /// As [`Place::path`], with the folder made.
+    pub(super) fn planted(&self, digest: &Digest) -> PathBuf {
+        let path = self.path(digest);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
+    }
+
     /// Names in `tmp`, which should be none.
     pub(super) fn temporaries(&self) -> usize {
         std::fs::read_dir(self.folder.path().join("tmp")).unwrap().count()
@@ -200,11 +207,11 @@ async fn planted_names_are_not_followed() {
     let secret = place.folder.path().join("secret");
     std::fs::write(&secret, "secret").unwrap();
     let digest = Digest::sha256(b"secret");
-    symlink(&secret, place.path(&digest)).unwrap();
+    symlink(&secret, place.planted(&digest)).unwrap();
     assert!(place.blobs.read(&digest).await.unwrap().is_none());
     assert!(!place.blobs.contains(&digest).await.unwrap());
     let folder = Digest::sha256(b"folder");
-    std::fs::create_dir(place.path(&folder)).unwrap();
+    std::fs::create_dir(place.planted(&folder)).unwrap();
     assert!(place.blobs.read(&folder).await.unwrap().is_none());
     // Storing replaces the link and leaves its target alone.
     place.put(Purpose::Hosted, b"secret").await;
@@ -314,13 +321,22 @@ async fn a_removed_blob_is_read_to_its_end_by_who_opened_it() {
 }
 
 #[tokio::test]
-async fn a_lost_folder_is_an_error_and_leaves_nothing() {
+async fn a_lost_folder_is_made_again() {
     let place = Place::new(Config::default()).await;
-    let digest = Digest::sha256(b"x");
-    let shard = place.path(&digest).parent().unwrap().to_path_buf();
-    std::fs::remove_dir(&shard).unwrap();
-    assert!(place.blobs.put(Purpose::Hosted, Bytes::from_static(b"x")).await.is_err());
-    assert_eq!(place.temporaries(), 0);
-    std::fs::create_dir(&shard).unwrap();
+    let digest = place.put(Purpose::Hosted, b"x").await;
+    std::fs::remove_dir_all(place.path(&digest).parent().unwrap()).unwrap();
+    assert!(!place.blobs.contains(&digest).await.unwrap());
     place.put(Purpose::Hosted, b"x").await;
+    assert!(place.blobs.contains(&digest).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_blob_that_cannot_take_its_name_leaves_nothing() {
+    let place = Place::new(Config::default()).await;
+    // A folder with something in it stands where the blob belongs.
+    std::fs::create_dir_all(place.path(&Digest::sha256(b"x")).join("inside")).unwrap();
+    for purpose in [Purpose::Hosted, Purpose::Cached] {
+        assert!(place.blobs.put(purpose, Bytes::from_static(b"x")).await.is_err());
+    }
+    assert_eq!((place.temporaries(), place.blobs.usage().cached_count), (0, 0));
 }

@@ -132,6 +132,20 @@ async fn eviction_frees_the_reserve_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn eviction_keeps_to_a_number_of_files() {
+    let place = Place::new(Config { cache_limit_files: 2, ..Config::default() }).await;
+    for seed in 0..5_u8 {
+        place.clock.advance(Duration::from_secs(1));
+        place.put(Purpose::Cached, &[seed]).await;
+    }
+    place.pass_grace();
+    assert_eq!(place.blobs.evict(&nothing).await.unwrap().removed, 3);
+    let newest = Digest::sha256(&[4]);
+    assert!(place.blobs.contains(&newest).await.unwrap());
+    assert_eq!(place.blobs.evict(&nothing).await.unwrap(), EvictReport::default());
+}
+
+#[tokio::test(start_paused = true)]
 async fn eviction_is_paced_and_ends_in_time() {
     let config = Config { cache_limit_bytes: 0, remove_files_per_second: 20, lease_seconds: 4, ..Config::default() };
     let place = Place::new(config).await;
@@ -229,9 +243,12 @@ async fn a_check_finds_what_is_wrong_and_puts_it_away() {
     std::fs::remove_file(place.path(&gone)).unwrap();
     // Planted: a link, upper case, a wrong folder, odd names.
     let blobs = place.folder.path().join("blobs");
-    symlink("/etc/hostname", place.path(&Digest::sha256(b"link"))).unwrap();
-    let upper = place.path(&Digest::sha256(b"upper"));
+    symlink("/etc/hostname", place.planted(&Digest::sha256(b"link"))).unwrap();
+    let upper = place.planted(&Digest::sha256(b"upper"));
     std::fs::write(upper.with_file_name(Digest::sha256(b"upper").hex().to_uppercase()), "upper").unwrap();
+    for shard in ["00", "07"] {
+        std::fs::create_dir_all(blobs.join("sha256").join(shard)).unwrap();
+    }
     std::fs::write(blobs.join("sha256/00").join(Digest::sha256(b"elsewhere").hex()), "elsewhere").unwrap();
     std::fs::write(blobs.join("sha256/notes"), "").unwrap();
     std::fs::create_dir(blobs.join("md5")).unwrap();
@@ -254,14 +271,13 @@ async fn a_check_finds_what_is_wrong_and_puts_it_away() {
 }
 
 #[tokio::test]
-async fn a_check_restores_a_planted_blob_folder() {
+async fn a_check_removes_a_planted_blob_folder() {
     let place = Place::new(Config::default()).await;
     let shard = place.folder.path().join("blobs/sha256/ab");
-    std::fs::remove_dir(&shard).unwrap();
     symlink("/tmp", &shard).unwrap();
     let report = place.blobs.verify(&|_, _| {}).await.unwrap();
     assert_eq!(report.foreign, ["blobs/sha256/ab"]);
-    assert!(shard.is_dir() && !shard.is_symlink());
+    assert!(!shard.is_symlink());
 }
 
 #[tokio::test]

@@ -82,11 +82,6 @@ impl Blobs {
             for found in &foreign {
                 disk.quarantine(folder, &found.name).map_err(failed)?;
             }
-            if matches!(folder, Folder::Sha256) {
-                for shard in 0..=u8::MAX {
-                    disk.restore_shard(shard).map_err(failed)?;
-                }
-            }
             Ok(foreign)
         })
         .await?;

@@ -27,8 +27,8 @@ pub struct BlobWriter {
 }
 
 enum Progress {
-    Idle(Sink),
-    Writing(JoinHandle<Result<Sink>>),
+    Idle(Box<Sink>),
+    Writing(JoinHandle<Result<Box<Sink>>>),
     /// An error was reported already.
     Broken,
 }
@@ -36,7 +36,7 @@ enum Progress {
 impl BlobWriter {
     pub(super) fn new(blobs: Blobs, purpose: Purpose, further: &[Algorithm], limit_bytes: u64) -> Self {
         let sink = Sink::new(&blobs, purpose, further);
-        let progress = Progress::Idle(sink);
+        let progress = Progress::Idle(Box::new(sink));
         Self { blobs, purpose, limit_bytes, written: 0, collected: Vec::new(), collected_bytes: 0, progress }
     }
 
@@ -88,7 +88,7 @@ impl BlobWriter {
     }
 
     /// The sink, once it is idle.
-    async fn sink(&mut self) -> Result<Sink> {
+    async fn sink(&mut self) -> Result<Box<Sink>> {
         match std::mem::replace(&mut self.progress, Progress::Broken) {
             Progress::Idle(sink) => Ok(sink),
             Progress::Writing(part) => part.await.map_err(|error| Error::internal(Subject::Blob, error))?,

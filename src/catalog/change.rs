@@ -51,16 +51,13 @@ pub struct Draft {
 /// When a record cannot be encoded.
 pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, version: VersionId, now: Timestamp) -> Result<Batch> {
     let mut batch = Batch::new();
-    let mut package = match head {
-        Some(head) => {
-            PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
-            head.package.clone()
-        }
-        None => {
-            NAMES.absent(&mut batch, name_key(draft.ecosystem, &draft.name));
-            NAMES.put(&mut batch, name_key(draft.ecosystem, &draft.name), &new_package)?;
-            new(draft, new_package, now)
-        }
+    let mut package = if let Some(head) = head {
+        PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
+        head.package.clone()
+    } else {
+        NAMES.absent(&mut batch, name_key(draft.ecosystem, &draft.name));
+        NAMES.put(&mut batch, name_key(draft.ecosystem, &draft.name), &new_package)?;
+        new(draft, new_package, now)
     };
     if package.deleted_at.take().is_some() {
         // Publishing again under a deleted name begins anew; what was deleted stays deleted.

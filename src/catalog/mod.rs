@@ -280,7 +280,7 @@ impl Catalog {
         loop {
             let rows = BLOB_REFERENCES.scan(&*self.0.store, Key::new(), after, PAGE).await?;
             for (key, _) in &rows {
-                let digest = KeyParts(key).bytes(Algorithm::Sha256.len()).and_then(|bytes| Digest::new(Algorithm::Sha256, bytes).ok());
+                let digest = KeyParts(key).bytes(Algorithm::Sha256.length()).and_then(|bytes| Digest::new(Algorithm::Sha256, bytes).ok());
                 blobs.insert(digest.ok_or_else(|| Error::internal(Subject::Store, "malformed key in catalog.blob_reference"))?);
             }
             match rows.last() {

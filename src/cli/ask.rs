@@ -3,12 +3,12 @@
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::jobs::Upkeep;
 use super::commands::{Command, Org, Package, PackageRole, Repo, Reserve, Team, Token, User};
 use super::show::Show;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Result, Subject};
 use crate::http::{Method, path::encode};
+use crate::jobs::Upkeep;
 
 /// A request to the administration API, and how its answer is shown.
 #[derive(Debug)]

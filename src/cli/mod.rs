@@ -40,7 +40,7 @@ pub struct Parts {
     /// What points each client of an ecosystem at a base address; `None` for an ecosystem that does not exist.
     pub clients: fn(&str, &BaseUrl) -> Option<Vec<ClientLines>>,
     /// Checks or cleans the data folder while no server runs; returns the report.
-    pub upkeep: fn(Config, Upkeep) -> Result<Value>,
+    pub upkeep: fn(&Config, Upkeep) -> Result<Value>,
 }
 
 /// How one client is pointed at this server.
@@ -100,8 +100,8 @@ fn execute(arguments: Arguments, parts: Parts) -> Result<String> {
             Ok(format!("{origin} is fine\n"))
         }
         Command::Clients { ecosystem } => clients(&config, parts, ecosystem.as_deref()),
-        Command::Fsck => upkeep(config, parts, Upkeep::Fsck),
-        Command::Gc => upkeep(config, parts, Upkeep::Gc),
+        Command::Fsck => upkeep(&config, parts, Upkeep::Fsck),
+        Command::Gc => upkeep(&config, parts, Upkeep::Gc),
         command => {
             let ask = ask::ask(command)?;
             let answer = block_on(admin::send(&config.admin_socket(), &ask))?;
@@ -152,7 +152,7 @@ fn origin(config: &Config) -> String {
 }
 
 /// By the running server if there is one, else on the folder itself.
-fn upkeep(config: Config, parts: Parts, work: Upkeep) -> Result<String> {
+fn upkeep(config: &Config, parts: Parts, work: Upkeep) -> Result<String> {
     let report = match block_on(admin::send(&config.admin_socket(), &ask::upkeep(work))) {
         Err(error) if admin::is_absent(&error) => (parts.upkeep)(config, work)?,
         answer => answer?,

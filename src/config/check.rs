@@ -8,8 +8,8 @@ use url::Url;
 
 use super::explain::Document;
 use super::{Config, Ecosystem};
-use crate::upstream::UpstreamConfig;
 use crate::error::{Error, Result, Subject};
+use crate::upstream::UpstreamConfig;
 
 /// Longest secret, in bytes.
 const SECRET_LIMIT_BYTES: usize = 8192;

@@ -117,7 +117,7 @@ impl Config {
             return Err(Error::invalid(Subject::Config, report));
         }
         for (name, default) in defaults {
-            let own = config.ecosystem.entry(name).or_insert_with(Ecosystem::default);
+            let own = config.ecosystem.entry(name).or_default();
             own.upstream = own.upstream.take().or(default.upstream);
         }
         Ok(config)

@@ -66,14 +66,7 @@ impl Registry {
     /// # Errors
     /// [`NotFound`](crate::error::Kind::NotFound) when no source has the package or no version of it is left;
     /// `BadUpstream` or `Unavailable` when an upstream fails and nothing usable is kept.
-    pub async fn document<D: Document>(
-        &self,
-        grant: &Grant,
-        plan: &Plan,
-        form: D::Form,
-        at: &BaseUrl,
-        coding: Coding,
-    ) -> Result<Rendered> {
+    pub async fn document<D: Document>(&self, grant: &Grant, plan: &Plan, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Rendered> {
         // A body can be evicted between the look and the read: then everything is done once more.
         match self.render_from::<D>(grant, plan, form, at, coding).await {
             Err(error) if error.subject() == Subject::Blob => self.render_from::<D>(grant, plan, form, at, coding).await,
@@ -102,12 +95,11 @@ impl Registry {
     async fn render_from<D: Document>(&self, grant: &Grant, plan: &Plan, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Rendered> {
         let sources = self.gather::<D>(grant, plan, Need::Usual).await?;
         let key = source_key(grant, &sources).with((form, at, coding));
-        let kept = match self.rendered.get(&key).await {
-            Some(kept) => kept,
-            None => {
-                let render = async { self.render::<D>(grant, &sources, form, at, coding).await.map(Arc::new) };
-                self.rendered.try_get_with(key, render).await.map_err(|error: Arc<Error>| error.repeat())?
-            }
+        let kept = if let Some(kept) = self.rendered.get(&key).await {
+            kept
+        } else {
+            let render = async { self.render::<D>(grant, &sources, form, at, coding).await.map(Arc::new) };
+            self.rendered.try_get_with(key, render).await.map_err(|error: Arc<Error>| error.repeat())?
         };
         Ok(Rendered { bytes: kept.bytes.clone(), etag: kept.etag.clone(), coding: kept.coding, verdict: sources.verdict })
     }
@@ -262,7 +254,7 @@ fn parsed_key(name: &PackageName, digest: &Digest) -> PackageKey {
 
 /// The bytes in a coding, if that is smaller.
 fn compressed(bytes: &Bytes, coding: Coding) -> Option<Bytes> {
-    if coding == Coding::Identity || bytes.len() < 512 {
+    if coding == Coding::Identity || bytes.len() < 200 {
         return None;
     }
     let level = libdeflater::CompressionLvl::new(6).unwrap_or_default();

@@ -51,7 +51,8 @@ impl Registry {
         name: &PackageName,
         owner: Option<&OwnerName>,
     ) -> Result<Publishing> {
-        let publisher = caller.id().ok_or_else(|| Error::new(Kind::Unauthenticated, Subject::Package).saying("publishing needs a token"))?;
+        let publisher =
+            caller.id().ok_or_else(|| Error::new(Kind::Unauthenticated, Subject::Package).saying("publishing needs a token"))?;
         if let Some(head) = self.catalog.head(ecosystem, name).await? {
             let target = Target { ecosystem, name, package: Some(head.package.id) };
             let grant = access::grant(caller, target, &head.policy, Action::Write);
@@ -182,7 +183,12 @@ impl Registry {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn linkable(&self, caller: &Caller, owner: AccountId, full_name: (&str, &str)) -> Result<Option<crate::package::RepositoryId>> {
+    pub async fn linkable(
+        &self,
+        caller: &Caller,
+        owner: AccountId,
+        full_name: (&str, &str),
+    ) -> Result<Option<crate::package::RepositoryId>> {
         let (Ok(login), Ok(name)) = (OwnerName::new(full_name.0), crate::name::RepositoryName::new(full_name.1)) else { return Ok(None) };
         let found = async {
             let account = self.identity.account_by_login(&login).await?;
@@ -193,7 +199,8 @@ impl Registry {
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let may = repository.owner == owner && access::role_on_repository(caller, &RepositoryPolicy::from(&repository), organisation) >= Some(RepositoryRole::Write);
+        let may = repository.owner == owner
+            && access::role_on_repository(caller, &RepositoryPolicy::from(&repository), organisation) >= Some(RepositoryRole::Write);
         Ok(may.then_some(repository.id))
     }
 

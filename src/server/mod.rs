@@ -26,12 +26,12 @@ use crate::observe::METRICS;
 use crate::registry::Registry;
 use crate::store::redb::Redb;
 
-mod answer;
+pub mod answer;
 pub mod config;
-mod connection;
-mod origin;
-mod router;
-mod serve;
+pub mod connection;
+pub mod origin;
+pub mod router;
+pub mod serve;
 pub mod tls;
 
 pub use config::{Config, Tls};
@@ -149,6 +149,8 @@ impl Door {
                 continue;
             };
             let (door, watcher) = (Arc::clone(&door), graceful.watcher());
+            // A connection ends by its own time-outs, and the drain waits for it through its watcher.
+            #[expect(clippy::disallowed_methods, reason = "the graceful shutdown watches every connection")]
             tokio::spawn(async move {
                 METRICS.connection(1);
                 door.connection(stream, peer, watcher).await;

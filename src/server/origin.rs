@@ -53,7 +53,7 @@ pub fn origin(headers: &HeaderMap, uri: &Uri, setting: &Setting<'_>) -> Result<O
     if hosts.next().is_some() {
         return Err(wrong());
     }
-    let authority = uri.authority().map(http_authority);
+    let authority = uri.authority().map(http::uri::Authority::as_str);
     if let (Some(named), Some(authority)) = (named, authority)
         && !named.eq_ignore_ascii_case(authority)
     {
@@ -70,23 +70,15 @@ pub fn origin(headers: &HeaderMap, uri: &Uri, setting: &Setting<'_>) -> Result<O
     }
     let client = if trusted { client(headers, setting) } else { setting.peer };
     let own = setting.hosts.and_then(|base| super::router::own_host(host, base));
-    let url = match setting.public_url {
+    let url = if let Some(public) = setting.public_url {
         // An ecosystem's own host keeps its name, with the scheme and port of the public address.
-        Some(public) => match own {
-            Some(label) => with_label(public, label, setting.hosts.unwrap_or_default()),
-            None => public.to_owned(),
-        },
-        None => {
-            let secure = forwarded(&FORWARDED_PROTO).map_or(setting.tls, |scheme| scheme.eq_ignore_ascii_case("https"));
-            let prefix = forwarded(&FORWARDED_PREFIX).filter(|prefix| is_prefix(prefix)).unwrap_or_default();
-            format!("{}://{host}{}", if secure { "https" } else { "http" }, prefix.trim_end_matches('/'))
-        }
+        own.map_or_else(|| public.to_owned(), |label| with_label(public, label, setting.hosts.unwrap_or_default()))
+    } else {
+        let secure = forwarded(&FORWARDED_PROTO).map_or(setting.tls, |scheme| scheme.eq_ignore_ascii_case("https"));
+        let prefix = forwarded(&FORWARDED_PREFIX).filter(|prefix| is_prefix(prefix)).unwrap_or_default();
+        format!("{}://{host}{}", if secure { "https" } else { "http" }, prefix.trim_end_matches('/'))
     };
     Ok(Origin { url, host: host.to_owned(), client })
-}
-
-fn http_authority(authority: &http::uri::Authority) -> &str {
-    authority.as_str()
 }
 
 /// The nearest address that is no trusted proxy.

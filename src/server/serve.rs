@@ -1,5 +1,6 @@
 //! One request: who asks, who answers, and what is said when it goes wrong.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -83,10 +84,10 @@ pub async fn serve(
         sent: 0,
         whole: false,
     };
-    let body = Upload::incoming(body, Duration::from_secs(state.config.body_seconds));
+    let body = Upload::incoming(body, &parts.headers, Duration::from_secs(state.config.body_seconds));
     let response = match origin {
         Err(error) => plain_error(&error),
-        Ok(origin) => answer(state, &parts, body, &origin, &trace, failed_logins).await,
+        Ok(origin) => trace.tries().clone().counting(answer(state, &parts, body, &origin, &trace, failed_logins)).await,
     };
     Answer::new(response, line)
 }
@@ -222,7 +223,8 @@ fn front_page(state: &State, origin: &Origin) -> Response {
     for ecosystem in crate::ecosystem::ALL.iter().filter(|ecosystem| state.enabled.iter().any(|name| name == ecosystem.info().name)) {
         let base = BaseUrl::new(&format!("{}/{}", origin.url, ecosystem.info().mount));
         for snippet in ecosystem.clients(&base) {
-            text.push_str(&format!("\n# {}: {}\n{}", snippet.client, snippet.place, snippet.lines));
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n# {}: {}\n{}", snippet.client, snippet.place, snippet.lines);
         }
     }
     reply::text(StatusCode::OK, text)

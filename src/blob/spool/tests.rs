@@ -1,13 +1,16 @@
 //! Filling and following: what readers see, when, and what stays behind.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::*;
 use crate::blob::Config;
 use crate::blob::tests::{Place, content, wait_until};
+use crate::http::ChunkStream;
 
 /// Small parts, so that small bodies take all the ways that large ones do.
 fn config() -> Config {
@@ -295,6 +298,25 @@ async fn without_disk_and_readers_the_fill_still_ends() {
 }
 
 #[tokio::test]
+async fn a_range_does_not_stop_a_fill_without_disk() {
+    let place = Place::new(config()).await;
+    place.free.store(0, Ordering::Relaxed);
+    let body = content(200_000);
+    let (mut filler, spool) = place.blobs.fill(expect(&body)).await.unwrap();
+    let early = tokio::spawn(read(spool.chunks(Some(0..100))));
+    let late = tokio::spawn(read(spool.chunks(Some(150_000..150_001))));
+    let whole = tokio::spawn(read(spool.chunks(None)));
+    let fill = async {
+        push_all(&mut filler, &body, 1000).await.unwrap();
+        filler.finish().await.unwrap()
+    };
+    tokio::time::timeout(Duration::from_secs(20), fill).await.expect("the fill hangs");
+    assert_eq!(early.await.unwrap(), (body[..100].to_vec(), true));
+    assert_eq!(late.await.unwrap(), (body[150_000..150_001].to_vec(), true));
+    assert!(whole.await.unwrap() == (body.to_vec(), true));
+}
+
+#[tokio::test]
 async fn a_stuck_reader_without_disk_holds_the_fill_until_it_leaves() {
     let place = Place::new(config()).await;
     place.free.store(0, Ordering::Relaxed);
@@ -324,4 +346,26 @@ async fn a_range_past_the_end_is_an_error() {
         assert!(!read(chunks).await.1);
     }
     assert_eq!(read(empty).await, (Vec::new(), true));
+}
+
+/// The thread that hashes comes and goes while bytes are pushed; none may be left behind, however they meet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pushing_and_hashing_never_miss_each_other() {
+    let place = Place::new(Config { write_coalesce_bytes: 50, spool_ahead_bytes: 100, spool_window_bytes: 50, ..config() }).await;
+    for round in 0..150 {
+        place.free.store(if round % 3 == 0 { 0 } else { u64::MAX }, Ordering::Relaxed);
+        let body = content(3000 + round);
+        let (mut filler, spool) = place.blobs.fill(expect(&body)).await.unwrap();
+        let reader = tokio::spawn(read(spool.chunks(None)));
+        let fill = async {
+            for start in (0..body.len()).step_by(40) {
+                filler.push(body.slice(start..(start + 40).min(body.len()))).await.unwrap();
+            }
+            filler.finish().await.unwrap()
+        };
+        let kept = tokio::time::timeout(Duration::from_secs(20), fill).await.expect("the fill hangs");
+        assert_eq!(kept.stored(), round % 3 != 0);
+        let (bytes, clean) = reader.await.unwrap();
+        assert!(clean && bytes == body);
+    }
 }

@@ -227,15 +227,15 @@ impl Window {
         Next::Lost
     }
 
-    /// How far a reader may see. Until the body has proved right, the last frame is held back,
-    /// and the last byte of a range: no reader ends cleanly on what may turn out wrong.
+    /// How far a reader may see. Until the body has proved right its last frame is held back, so
+    /// that no reader ends cleanly on what may turn out wrong. A range is held back by its reader.
     fn visible(&self, end: Option<u64>) -> u64 {
         if self.proven {
             return end.unwrap_or(u64::MAX).min(self.received);
         }
         let complete = self.length.is_none_or(|length| self.received >= length);
         let safe = if complete { self.newest } else { self.received };
-        end.map_or(safe, |end| safe.min(end.saturating_sub(1)))
+        end.map_or(safe, |end| safe.min(end))
     }
 
     /// Position of the first byte in memory.
@@ -274,11 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn a_range_does_not_end_before_the_proof() {
+    fn a_range_is_cut_and_ends_after_the_proof() {
         let mut window = Window::new(Some(100), true);
         window.push(frame(50));
-        assert_eq!(window.next(5, Some(20)), Next::Bytes(frame(14)));
-        assert_eq!(window.next(19, Some(20)), Next::Wait);
+        assert_eq!(window.next(5, Some(20)), Next::Bytes(frame(15)));
+        assert_eq!(window.next(20, Some(20)), Next::Wait);
         window.push(frame(50));
         window.note_hashed(100);
         window.prove(true);

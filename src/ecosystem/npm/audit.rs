@@ -55,7 +55,8 @@ pub async fn quick(call: Call<'_>) -> Result<Response> {
     let (registry, caller) = (call.registry, Arc::clone(&call.caller));
     let path = format!("-/npm/v1/security/{}", if call.path.ends_with("/quick") { "audits/quick" } else { "audits" });
     let body = read_json(call, AUDIT_BYTES).await?;
-    let mut tree: Map<String, Value> = serde_json::from_slice(&body).map_err(|_| Error::invalid(Subject::Request, "the body is not an object"))?;
+    let mut tree: Map<String, Value> =
+        serde_json::from_slice(&body).map_err(|_| Error::invalid(Subject::Request, "the body is not an object"))?;
     let mut names = std::collections::BTreeSet::new();
     collect_names(&tree, &mut names);
     if names.len() > AUDIT_NAMES {
@@ -96,7 +97,8 @@ pub async fn attestations(call: &Call<'_>, name: &PackageName, version: &str) ->
         let stored = registry.catalog().version(&grant, head, version).await?.filter(|stored| stored.value.deleted_at.is_none());
         let files = stored.map(|stored| stored.value.files).unwrap_or_default();
         let Some(file) = files.iter().find(|file| file.media_type == publish::BUNDLE) else { return Err(Error::not_found(Subject::File)) };
-        let blob = registry.blobs().read(&file.sha256).await?.ok_or_else(|| Error::internal(Subject::Blob, "a hosted bundle is missing"))?;
+        let blob =
+            registry.blobs().read(&file.sha256).await?.ok_or_else(|| Error::internal(Subject::Blob, "a hosted bundle is missing"))?;
         let bytes = blob.bytes(file.size).await?;
         let bundle: Value = serde_json::from_slice(&bytes).map_err(|error| Error::internal(Subject::File, error))?;
         let predicate_type = std::str::from_utf8(&bytes).ok().and_then(publish::predicate_type);

@@ -162,7 +162,8 @@ pub async fn put_tag(call: Call<'_>, name: &PackageName, tag: &str) -> Result<Re
     let tag = Tag::new(tag).map_err(|rule| Error::invalid(Subject::Tag, rule.0))?;
     let registry = call.registry;
     let body = read_json(call, SMALL_BODY_BYTES).await?;
-    let wanted: String = serde_json::from_slice(&body).map_err(|_| Error::invalid(Subject::Version, "the body is a version as a JSON text"))?;
+    let wanted: String =
+        serde_json::from_slice(&body).map_err(|_| Error::invalid(Subject::Version, "the body is a version as a JSON text"))?;
     let number = version::identity(&wanted)?;
     registry
         .edit_versions(&grant, |head, live, now| {
@@ -256,7 +257,13 @@ async fn set_star(registry: &Registry, caller: &Caller, name: &PackageName, star
 }
 
 /// Makes exactly these users administrators of the package; other users keep the roles below admin that they have.
-async fn set_maintainers(registry: &Registry, caller: &Caller, name: &PackageName, people: &[Person], revision: Option<&str>) -> Result<()> {
+async fn set_maintainers(
+    registry: &Registry,
+    caller: &Caller,
+    name: &PackageName,
+    people: &[Person],
+    revision: Option<&str>,
+) -> Result<()> {
     let (head, grant) = registry.grant_hosted(INFO.name, caller, name, Action::Admin).await?;
     if people.is_empty() {
         return Err(Error::new(Kind::Unprocessable, Subject::Package).saying("a package keeps at least one owner"));
@@ -277,7 +284,8 @@ async fn set_maintainers(registry: &Registry, caller: &Caller, name: &PackageNam
 }
 
 async fn accounts(registry: &Registry, head: &Head, people: &[Person]) -> Result<Vec<AccountId>> {
-    let unknown = |name: &str| Error::new(Kind::Unprocessable, Subject::Account).saying(format!("there is no user {name:?} who can own the package"));
+    let unknown =
+        |name: &str| Error::new(Kind::Unprocessable, Subject::Account).saying(format!("there is no user {name:?} who can own the package"));
     let mut accounts = Vec::with_capacity(people.len());
     for person in people {
         let login = OwnerName::new(&person.name).map_err(|_| unknown(&person.name))?;

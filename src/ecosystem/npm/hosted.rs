@@ -25,7 +25,7 @@ pub const README_LIMIT_BYTES: usize = 64 << 10;
 /// When a stored manifest cannot be read.
 pub fn packument(records: Hosted<'_>) -> Result<Packument> {
     let Hosted { package, versions, maintainers } = records;
-    let people: Vec<Value> = maintainers.iter().map(|person| json!({"name": person.login, "email": person.email})).collect();
+    let people: Vec<Value> = maintainers.iter().map(|person| person_record(&person.login, person.email.as_deref())).collect();
     let mut manifests = Vec::with_capacity(versions.len());
     let mut time = vec![("created".to_owned(), text(&package.created_at)), ("modified".to_owned(), text(&package.updated_at))];
     for version in versions {
@@ -49,6 +49,15 @@ pub fn packument(records: Hosted<'_>) -> Result<Packument> {
     ];
     rest.extend(REPEATED.iter().filter_map(|field| Some(((*field).to_owned(), text(newest.get(*field)?)))));
     Ok(Packument::build(package.name.clone(), tags, manifests, time, rest))
+}
+
+/// A person as npm writes one; an address that is not known is left out.
+#[must_use]
+pub fn person_record(login: &str, email: Option<&str>) -> Value {
+    match email {
+        Some(email) => json!({ "name": login, "email": email }),
+        None => json!({ "name": login }),
+    }
 }
 
 /// The `_rev` that stands for a generation of the head.

@@ -3,7 +3,6 @@
 //! Rights are decided before the body is read. The tarball is decoded, hashed and
 //! written while it arrives; nothing of it is kept unless everything about it holds.
 
-
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -47,7 +46,7 @@ pub async fn put(call: Call<'_>, name: &PackageName, revision: Option<&str>) -> 
     let received = receive(registry, body, may_publish.as_ref().err()).await?;
     let parsed = Body::parse(name, &received.json)?;
     match received.tarball {
-        None if parsed.attachments.as_ref().is_some_and(|attachments| !attachments.is_empty()) => {
+        None if parsed.has_attachments() || registry.catalog().head(INFO.name, name).await?.is_none() => {
             Err(Error::invalid(Subject::Request, "the publish has no tarball"))
         }
         None => change::apply(registry, &caller, name, &parsed, revision, may_publish.err()).await,
@@ -59,9 +58,10 @@ async fn may_publish(registry: &Registry, caller: &Caller, name: &PackageName) -
     if registry.catalog().head(INFO.name, name).await?.is_none() {
         route::new_name(name)?;
     }
-    let owner = route::scope(name).map(OwnerName::new).transpose().map_err(|rule| {
-        Error::invalid(Subject::Owner, format!("the scope of the package is the account that owns it: {rule}"))
-    })?;
+    let owner = route::scope(name)
+        .map(OwnerName::new)
+        .transpose()
+        .map_err(|rule| Error::invalid(Subject::Owner, format!("the scope of the package is the account that owns it: {rule}")))?;
     registry.grant_publish::<Packument>(INFO.name, caller, name, owner.as_ref()).await
 }
 
@@ -130,7 +130,8 @@ async fn publish(
         Some("restricted" | "private") => Visibility::Private,
         _ => registry.access().default_visibility,
     };
-    let user = json!({ "name": caller.login(), "email": email(registry, caller).await? });
+    let login = caller.login().map(OwnerName::as_str).unwrap_or_default();
+    let user = hosted::person_record(login, email(registry, caller).await?.as_deref());
     let bundle = bundle(registry, body).await?;
     let manifest = record(publish, name, &digests, &contents, body, &user, bundle.as_ref())?;
     let tarball = file(name, &number, &staged, &digests);
@@ -186,7 +187,7 @@ async fn inspect(registry: &Registry, staged: &Staged) -> Result<Contents> {
     let config = registry.config();
     let limits = Limits {
         entries: config.archive_entries,
-        unpacked_bytes: config.archive_unpacked_bytes,
+        unpacked_bytes: config.archive_unpacked_bytes.min(tarball::plausible_bytes(staged.size())),
         manifest_bytes: config.publish_metadata_limit_bytes as u64,
     };
     let archive = staged.open()?;
@@ -255,4 +256,3 @@ pub fn predicate_type(bundle: &str) -> Option<String> {
     let statement: Value = serde_json::from_slice(&statement).ok()?;
     statement.get("predicateType")?.as_str().map(str::to_owned)
 }
-

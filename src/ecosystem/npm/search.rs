@@ -47,8 +47,14 @@ impl Search {
 
     fn matches(&self, name: &PackageName, manifest: &Map<String, Value>) -> bool {
         let text = |field: &str| manifest.get(field).and_then(Value::as_str).unwrap_or_default().to_lowercase();
-        let keywords: Vec<String> =
-            manifest.get("keywords").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_lowercase).collect();
+        let keywords: Vec<String> = manifest
+            .get("keywords")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_lowercase)
+            .collect();
         let publisher = manifest.get("_npmUser").and_then(|user| user.get("name")).and_then(Value::as_str).unwrap_or_default();
         let haystack = [name.as_str().to_lowercase(), text("description"), keywords.join(" ")].join(" ");
         self.words.iter().all(|word| haystack.contains(word.as_str()))

@@ -23,6 +23,13 @@ pub struct Limits {
     pub manifest_bytes: u64,
 }
 
+/// The most that an archive of `packed_bytes` unpacks to if it is what it looks like: real
+/// packages stay far below a hundredfold, bombs reach a thousandfold. Small ones are let be.
+#[must_use]
+pub fn plausible_bytes(packed_bytes: u64) -> u64 {
+    packed_bytes.saturating_mul(100).max(64 << 20)
+}
+
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
@@ -191,7 +198,9 @@ mod tests {
 
     #[test]
     fn finds_the_manifest_whatever_the_folder_is_called() {
-        let found = check(&archive(&[("any/package.json", FILE, b"{}"), ("any/README.md", FILE, b"# Hi"), ("any/lib/readme.md", FILE, b"no")])).unwrap();
+        let found =
+            check(&archive(&[("any/package.json", FILE, b"{}"), ("any/README.md", FILE, b"# Hi"), ("any/lib/readme.md", FILE, b"no")]))
+                .unwrap();
         assert_eq!(found.manifest, b"{}");
         assert_eq!(found.readme, Some(("README.md".into(), "# Hi".into())));
         assert_eq!((found.files, found.unpacked_bytes), (3, 8));
@@ -200,7 +209,8 @@ mod tests {
     #[test]
     fn refuses_what_could_hurt() {
         let manifest = ("p/package.json", FILE, &b"{}"[..]);
-        let unsound = |entries: &[(&str, tar::EntryType, &[u8])]| assert_eq!(check(&archive(entries)).unwrap_err().kind(), Kind::Unprocessable);
+        let unsound =
+            |entries: &[(&str, tar::EntryType, &[u8])]| assert_eq!(check(&archive(entries)).unwrap_err().kind(), Kind::Unprocessable);
         unsound(&[manifest, ("p/link", tar::EntryType::Symlink, b"")]);
         unsound(&[manifest, ("p/hard", tar::EntryType::Link, b"")]);
         unsound(&[manifest, ("p/dev", tar::EntryType::Char, b"")]);

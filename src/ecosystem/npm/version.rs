@@ -74,16 +74,33 @@ mod tests {
     fn identity_is_strict_and_drops_build_metadata() {
         assert_eq!(identity("1.2.3-beta.1+build.5").unwrap(), "1.2.3-beta.1");
         let huge = format!("1.0.0-{}", "a".repeat(300));
-        for wrong in ["", "1", "1.2", "v1.2.3", "=1.2.3", "1.2.3.4", "01.2.3", "latest", "..", "18446744073709551616.0.0", "9007199254740992.0.0", &huge] {
+        for wrong in [
+            "",
+            "1",
+            "1.2",
+            "v1.2.3",
+            "=1.2.3",
+            "1.2.3.4",
+            "01.2.3",
+            "latest",
+            "..",
+            "18446744073709551616.0.0",
+            "9007199254740992.0.0",
+            &huge,
+        ] {
             assert!(identity(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn sorts_by_precedence() {
-        let mut numbers = ["1.0.0", "1.0.0-rc.1", "1.0.0-beta.11", "1.0.0-beta.2", "1.0.0-alpha.beta", "1.0.0-alpha.1", "1.0.0-alpha", "v0.9"];
+        let mut numbers =
+            ["1.0.0", "1.0.0-rc.1", "1.0.0-beta.11", "1.0.0-beta.2", "1.0.0-alpha.beta", "1.0.0-alpha.1", "1.0.0-alpha", "v0.9"];
         numbers.sort_by(|left, right| order(left, right));
-        assert_eq!(numbers, ["v0.9", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0-rc.1", "1.0.0"]);
+        assert_eq!(
+            numbers,
+            ["v0.9", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0-rc.1", "1.0.0"]
+        );
         assert_eq!(order("1.0.0+a", "1.0.0+b"), Ordering::Equal);
         assert_eq!(latest(["1.0.0", "2.0.0-rc.1", "0.9.0"].into_iter()), Some("1.0.0"));
         assert_eq!(latest(["2.0.0-rc.1", "2.0.0-rc.2"].into_iter()), Some("2.0.0-rc.2"));

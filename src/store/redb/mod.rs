@@ -12,26 +12,28 @@
 //!
 //! The first error of the disk stops all writing until the file is opened anew:
 //! after a failed sync nobody can say which pages the disk holds, and a second try
-//! may report success for pages that the kernel has dropped. Reads go on.
+//! may report success for pages that the kernel has dropped. Reads go on: see `aside`.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ::redb::{Database, ReadableDatabase as _, ReadableTable as _, StorageBackend, TableDefinition, TableError, WriteTransaction};
+use ::redb::{Database, ReadableDatabase as _, StorageBackend, TableDefinition, TableError};
 use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, oneshot};
 
-use super::{Batch, Change, Condition, KeyRange, Outcome, Row, Store, TableId, holds_nothing};
+use self::writer::{Waiting, Writer};
+use super::{Batch, Change, KeyRange, Outcome, Row, Store, TableId, holds_nothing};
 use crate::error::{Error, Kind, Result, Subject};
+
+mod aside;
+mod writer;
 
 /// Limits of a redb store.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -68,19 +70,16 @@ pub enum Durability {
 pub struct Redb {
     /// Taken when the store is dropped.
     database: Option<Arc<Database>>,
+    /// What is read once writing has stopped, if the file can still be opened.
+    aside: OnceLock<Option<Database>>,
+    path: Option<PathBuf>,
+    page_cache_bytes: u64,
     /// Taken by [`Redb::close`].
     queue: Mutex<Option<mpsc::Sender<Waiting>>>,
     places: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
     stopped: Arc<AtomicBool>,
     record_limit_bytes: u64,
-}
-
-/// A batch in the queue and whoever waits for its outcome.
-struct Waiting {
-    batch: Batch,
-    reply: oneshot::Sender<Result<Outcome>>,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Redb {
@@ -91,7 +90,7 @@ impl Redb {
     /// # Errors
     /// [`Kind::Unavailable`] when the file is in use, damaged, of another format, or cannot be opened.
     pub fn open(path: &Path, config: &Config, durability: Durability) -> Result<Self> {
-        Self::start(&path.display().to_string(), config, durability, |builder| {
+        Self::start(Some(path), config, durability, |builder| {
             if !path.try_exists()? {
                 create(builder, path)?;
             }
@@ -104,16 +103,17 @@ impl Redb {
     /// # Errors
     /// As [`Redb::open`].
     pub fn open_backend(backend: impl StorageBackend, config: &Config, durability: Durability) -> Result<Self> {
-        Self::start("a storage backend", config, durability, |builder| builder.create_with_backend(backend))
+        Self::start(None, config, durability, |builder| builder.create_with_backend(backend))
     }
 
     fn start(
-        name: &str,
+        path: Option<&Path>,
         config: &Config,
         durability: Durability,
         open: impl FnOnce(&mut ::redb::Builder) -> Result<Database, ::redb::DatabaseError>,
     ) -> Result<Self> {
         let refuse = |cause: String| {
+            let name = path.map(|path| path.display().to_string()).unwrap_or_default();
             let cause = format!("cannot open the store {name}: {cause}");
             Error::new(Kind::Unavailable, Subject::Store).saying("the store cannot be opened").because(cause)
         };
@@ -138,6 +138,9 @@ impl Redb {
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run());
         Ok(Self {
             database: Some(database),
+            aside: OnceLock::new(),
+            path: path.map(Path::to_path_buf),
+            page_cache_bytes: config.page_cache_bytes,
             queue: Mutex::new(Some(sender)),
             places: Arc::new(Semaphore::new(config.queue_batches.clamp(1, Semaphore::MAX_PERMITS))),
             writer: Mutex::new(Some(thread.map_err(|error| refuse(error.to_string()))?)),
@@ -150,7 +153,8 @@ impl Redb {
     /// [`Kind::Unavailable`]; reads go on. Blocks for as long as the disk takes.
     pub fn close(&self) {
         drop(lock(&self.queue).take());
-        if let Some(writer) = lock(&self.writer).take() {
+        let writer = lock(&self.writer).take();
+        if let Some(writer) = writer {
             // A writer that panicked has set `stopped`; there is nothing to add.
             let _ = writer.join();
         }
@@ -171,7 +175,7 @@ impl Redb {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| unavailable("the store is closed"))?;
         let (reply, answer) = oneshot::channel();
         let sent = match &*lock(&self.queue) {
-            Some(queue) => queue.send(Waiting { batch, reply, _place: place }).is_ok(),
+            Some(queue) => queue.send(Waiting { batch, reply, place }).is_ok(),
             None => false,
         };
         if !sent {
@@ -193,9 +197,22 @@ impl Redb {
         Ok(())
     }
 
+    /// The database to read from.
+    fn readable(&self) -> Option<&Database> {
+        if !self.is_stopped() {
+            return self.database.as_deref();
+        }
+        let open = || {
+            let path = self.path.as_deref()?;
+            aside::open(path, self.page_cache_bytes).inspect_err(|error| tracing::error!(%error, "the store cannot be read aside")).ok()
+        };
+        // Without it, what is in memory can still be read.
+        self.aside.get_or_init(open).as_ref().or(self.database.as_deref())
+    }
+
     fn read<T>(&self, table: TableId, none: T, read: impl FnOnce(Rows) -> Result<T, ::redb::StorageError>) -> Result<T> {
         let read = || {
-            let Some(database) = &self.database else { return Err(unavailable("the store is closed")) };
+            let Some(database) = self.readable() else { return Err(unavailable("the store is closed")) };
             let transaction = database.begin_read().map_err(failed)?;
             match transaction.open_table(definition(table)) {
                 Ok(rows) => read(rows).map_err(failed),
@@ -263,162 +280,6 @@ fn create(builder: &::redb::Builder, path: &Path) -> Result<(), ::redb::Database
     Ok(())
 }
 
-/// The one thread that changes the file.
-struct Writer {
-    database: Arc<Database>,
-    queue: mpsc::Receiver<Waiting>,
-    stopped: Arc<AtomicBool>,
-    durability: Durability,
-    group_rows: usize,
-    flush: Duration,
-    /// When the first commit was made that is not synced yet.
-    unsynced_since: Option<Instant>,
-}
-
-impl Writer {
-    fn run(mut self) {
-        loop {
-            match self.next() {
-                Ok(first) => {
-                    let group = self.group(first);
-                    self.answer(group);
-                }
-                Err(RecvTimeoutError::Timeout) => self.sync(),
-                Err(RecvTimeoutError::Disconnected) => return self.sync(),
-            }
-        }
-    }
-
-    /// Waits for a batch, but not past the time at which earlier commits must be synced.
-    fn next(&self) -> Result<Waiting, RecvTimeoutError> {
-        match self.unsynced_since {
-            None => self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(since) => self.queue.recv_timeout(self.flush.saturating_sub(since.elapsed())),
-        }
-    }
-
-    /// The batches that wait already, up to the limit of rows.
-    fn group(&self, first: Waiting) -> Vec<Waiting> {
-        let mut rows = first.batch.changes.len();
-        let mut group = vec![first];
-        while rows < self.group_rows && group.len() < self.group_rows {
-            let Ok(next) = self.queue.try_recv() else { break };
-            rows += next.batch.changes.len();
-            group.push(next);
-        }
-        group
-    }
-
-    fn answer(&mut self, group: Vec<Waiting>) {
-        let durable = self.durability == Durability::Truth || self.unsynced_since.is_some_and(|since| since.elapsed() >= self.flush);
-        let batches = group.iter().map(|waiting| &waiting.batch);
-        let outcomes = self.guarded(|database| apply(database, batches, durable));
-        match outcomes {
-            Ok(outcomes) => {
-                self.note_commit(durable);
-                for (waiting, outcome) in group.into_iter().zip(outcomes) {
-                    let _ = waiting.reply.send(Ok(outcome));
-                }
-            }
-            Err(cause) => {
-                for waiting in group {
-                    let error = unavailable("writing has stopped after an error of the disk").because(cause.clone());
-                    let _ = waiting.reply.send(Err(error));
-                }
-            }
-        }
-    }
-
-    fn sync(&mut self) {
-        if self.unsynced_since.is_some() && self.guarded(|database| apply(database, std::iter::empty(), true)).is_ok() {
-            self.note_commit(true);
-        }
-    }
-
-    fn note_commit(&mut self, durable: bool) {
-        self.unsynced_since = if durable { None } else { self.unsynced_since.or_else(|| Some(Instant::now())) };
-    }
-
-    /// Runs a transaction unless an earlier one failed. A failure, of any kind, is the last transaction.
-    fn guarded<T>(&mut self, transaction: impl FnOnce(&Database) -> Result<T, ::redb::Error>) -> Result<T, String> {
-        if self.stopped.load(Ordering::Acquire) {
-            return Err("an earlier commit failed".to_owned());
-        }
-        let done = catch_unwind(AssertUnwindSafe(|| transaction(&self.database)));
-        let done = done.map_err(|_| "the storage engine panicked".to_owned()).and_then(|done| done.map_err(|error| error.to_string()));
-        if let Err(cause) = &done {
-            tracing::error!(cause, "the store stops writing until it is opened anew");
-            self.stopped.store(true, Ordering::Release);
-            self.unsynced_since = None;
-        }
-        done
-    }
-}
-
-/// Applies batches in order in one transaction. Each sees the ones before it.
-fn apply<'a>(database: &Database, batches: impl Iterator<Item = &'a Batch>, durable: bool) -> Result<Vec<Outcome>, ::redb::Error> {
-    let mut transaction = database.begin_write()?;
-    if durable {
-        transaction.set_quick_repair(true);
-    } else {
-        transaction.set_durability(::redb::Durability::None)?;
-    }
-    let mut changed = false;
-    let mut outcomes = Vec::new();
-    {
-        let mut tables = Tables { transaction: &transaction, open: HashMap::new() };
-        for batch in batches {
-            let outcome = tables.apply(batch)?;
-            changed |= outcome == Outcome::Committed && !batch.changes.is_empty();
-            outcomes.push(outcome);
-        }
-    }
-    // Nothing changed and nothing to sync: the outcomes are as true without a commit.
-    if !changed && !outcomes.is_empty() {
-        transaction.abort()?;
-    } else {
-        transaction.commit()?;
-    }
-    Ok(outcomes)
-}
-
-/// The tables of a transaction that were touched. One is made by the first touch.
-struct Tables<'a> {
-    transaction: &'a WriteTransaction,
-    open: HashMap<TableId, ::redb::Table<'a, &'static [u8], &'static [u8]>>,
-}
-
-impl<'a> Tables<'a> {
-    fn apply(&mut self, batch: &Batch) -> Result<Outcome, ::redb::Error> {
-        for (index, condition) in batch.conditions.iter().enumerate() {
-            let holds = match condition {
-                Condition::Absent(table, key) => self.table(*table)?.get(&key[..])?.is_none(),
-                Condition::Equals(table, key, expected) => {
-                    self.table(*table)?.get(&key[..])?.is_some_and(|value| value.value() == &expected[..])
-                }
-            };
-            if !holds {
-                return Ok(Outcome::Conflict { condition: index });
-            }
-        }
-        for change in &batch.changes {
-            match change {
-                Change::Put(table, key, value) => self.table(*table)?.insert(&key[..], &value[..])?,
-                Change::Delete(table, key) => self.table(*table)?.remove(&key[..])?,
-            };
-        }
-        Ok(Outcome::Committed)
-    }
-
-    fn table(&mut self, table: TableId) -> Result<&mut ::redb::Table<'a, &'static [u8], &'static [u8]>, TableError> {
-        use std::collections::hash_map::Entry;
-        match self.open.entry(table) {
-            Entry::Occupied(open) => Ok(open.into_mut()),
-            Entry::Vacant(place) => Ok(place.insert(self.transaction.open_table(definition(table))?)),
-        }
-    }
-}
-
 fn definition(table: TableId) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
     TableDefinition::new(table.0)
 }
@@ -435,5 +296,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(test)]
+mod power_tests;
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,8 @@ use proptest::test_runner::{Config as Cases, TestRunner};
 
 use super::*;
 use crate::store::memory::Memory;
-use crate::store::prefix;
 use crate::store::suite::{self, LEFT, RIGHT, Step, batch, bytes, put};
+use crate::store::{Condition, prefix};
 
 fn fresh(durability: Durability) -> (Arc<Redb>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -159,7 +159,7 @@ async fn damage_opens_or_is_refused_and_never_panics_out() {
 /// Storage that outlives its store and fails from the N-th operation on, for good or once.
 #[derive(Clone, Debug)]
 struct Failing {
-    disk: Arc<InMemoryBackend>,
+    disk: Arc<dyn StorageBackend>,
     left: Arc<AtomicUsize>,
     forever: bool,
 }
@@ -228,7 +228,7 @@ async fn an_error_at_any_operation_loses_no_acknowledged_batch_and_halves_none()
         let mut hurt = 0;
         for operation in 0.. {
             assert!(operation < 5000, "the script never ended unhurt");
-            let backend = Failing { disk: Arc::default(), left: Arc::new(AtomicUsize::new(operation)), forever };
+            let backend = Failing { disk: Arc::new(InMemoryBackend::new()), left: Arc::new(AtomicUsize::new(operation)), forever };
             let opened = Redb::open_backend(backend.clone(), &Config::default(), Durability::Truth);
             let acknowledged = match &opened {
                 Ok(store) => {
@@ -267,8 +267,40 @@ async fn an_error_at_any_operation_loses_no_acknowledged_batch_and_halves_none()
 }
 
 #[tokio::test]
+async fn reading_goes_on_after_the_disk_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    // No memory for pages: every read needs the file.
+    let config = Config { page_cache_bytes: 0, ..Config::default() };
+    let store = Redb::open(&path, &config, Durability::Truth).unwrap();
+    for index in 0..100 {
+        store.commit(batch([], [put(LEFT, &format!("{index}"), &"x".repeat(5000))])).await.unwrap();
+    }
+    drop(store);
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let disk = Arc::new(::redb::backends::FileBackend::new(file).unwrap());
+    let backend = Failing { disk, left: Arc::new(AtomicUsize::new(usize::MAX)), forever: true };
+    let left = Arc::clone(&backend.left);
+    let store = Redb::start(Some(&path), &config, Durability::Truth, |builder| builder.create_with_backend(backend)).unwrap();
+    store.commit(batch([], [put(RIGHT, "a", "1")])).await.unwrap();
+    left.store(0, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(store.commit(batch([], [put(RIGHT, "b", "1")])).await.unwrap_err().kind(), Kind::Unavailable);
+        assert!(store.is_stopped());
+        assert_eq!(store.scan(LEFT, prefix(b""), 999).await.unwrap().len(), 100);
+        assert_eq!(store.get(RIGHT, b"a").await.unwrap(), Some(bytes("1")));
+        left.store(usize::MAX, Ordering::SeqCst);
+    }
+    let before = std::fs::read(&path).unwrap();
+    drop(store);
+    assert!(std::fs::read(&path).unwrap() == before, "something was written after the failure");
+    let store = Redb::open(&path, &config, Durability::Truth).unwrap();
+    assert_eq!(store.scan(LEFT, prefix(b""), 999).await.unwrap().len(), 100);
+}
+
+#[tokio::test]
 async fn a_cache_file_is_synced_after_the_flush_time() {
-    let backend = Failing { disk: Arc::default(), left: Arc::new(AtomicUsize::new(usize::MAX)), forever: true };
+    let backend = Failing { disk: Arc::new(InMemoryBackend::new()), left: Arc::new(AtomicUsize::new(usize::MAX)), forever: true };
     let config = Config { flush_seconds: 1, ..Config::default() };
     let store = Redb::open_backend(backend.clone(), &config, Durability::Cache).unwrap();
     store.commit(batch([], [put(LEFT, "a", "1")])).await.unwrap();

@@ -228,11 +228,6 @@ impl Packument {
         &self.tags
     }
 
-    /// The version numbers, in the document's order.
-    pub fn numbers(&self) -> impl Iterator<Item = &str> {
-        self.versions.iter().map(|version| version.number.as_str())
-    }
-
     /// One version's manifest in full, by number or by tag, with our addresses.
     #[must_use]
     pub fn manifest(&self, wanted: &str, at: &BaseUrl) -> Option<Bytes> {

@@ -1,0 +1,188 @@
+//! The one thread that changes the file.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use ::redb::{Database, ReadableTable as _, TableError, WriteTransaction};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
+
+use super::{Durability, definition, unavailable};
+use crate::error::Result;
+use crate::store::{Batch, Change, Condition, Outcome, TableId};
+
+/// A batch in the queue and whoever waits for its outcome.
+pub(super) struct Waiting {
+    pub batch: Batch,
+    pub reply: oneshot::Sender<Result<Outcome>>,
+    /// Given back once the batch is answered.
+    pub place: OwnedSemaphorePermit,
+}
+
+impl Waiting {
+    fn answer(self, outcome: Result<Outcome>) {
+        // Nobody may be waiting any more; the outcome is the same.
+        let _ = self.reply.send(outcome);
+        drop(self.place);
+    }
+}
+
+/// Takes batches from the queue and commits them in groups.
+pub(super) struct Writer {
+    pub database: Arc<Database>,
+    pub queue: mpsc::Receiver<Waiting>,
+    pub stopped: Arc<AtomicBool>,
+    pub durability: Durability,
+    pub group_rows: usize,
+    pub flush: Duration,
+    /// When the first commit was made that is not synced yet.
+    pub unsynced_since: Option<Instant>,
+}
+
+impl Writer {
+    pub(super) fn run(mut self) {
+        loop {
+            match self.next() {
+                Ok(first) => {
+                    let group = self.group(first);
+                    self.answer(group);
+                }
+                Err(RecvTimeoutError::Timeout) => self.sync(),
+                Err(RecvTimeoutError::Disconnected) => return self.sync(),
+            }
+        }
+    }
+
+    /// Waits for a batch, but not past the time at which earlier commits must be synced.
+    fn next(&self) -> Result<Waiting, RecvTimeoutError> {
+        match self.unsynced_since {
+            None => self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(since) => self.queue.recv_timeout(self.flush.saturating_sub(since.elapsed())),
+        }
+    }
+
+    /// The batches that wait already, up to the limit of rows.
+    fn group(&self, first: Waiting) -> Vec<Waiting> {
+        let mut rows = first.batch.changes.len();
+        let mut group = vec![first];
+        while rows < self.group_rows && group.len() < self.group_rows {
+            let Ok(next) = self.queue.try_recv() else { break };
+            rows += next.batch.changes.len();
+            group.push(next);
+        }
+        group
+    }
+
+    fn answer(&mut self, group: Vec<Waiting>) {
+        let durable = self.durability == Durability::Truth || self.unsynced_since.is_some_and(|since| since.elapsed() >= self.flush);
+        let batches = group.iter().map(|waiting| &waiting.batch);
+        let outcomes = self.guarded(|database| apply(database, batches, durable));
+        match outcomes {
+            Ok(outcomes) => {
+                self.note_commit(durable);
+                for (waiting, outcome) in group.into_iter().zip(outcomes) {
+                    waiting.answer(Ok(outcome));
+                }
+            }
+            Err(cause) => {
+                for waiting in group {
+                    let error = unavailable("writing has stopped after an error of the disk").because(cause.clone());
+                    waiting.answer(Err(error));
+                }
+            }
+        }
+    }
+
+    fn sync(&mut self) {
+        if self.unsynced_since.is_some() && self.guarded(|database| apply(database, std::iter::empty(), true)).is_ok() {
+            self.note_commit(true);
+        }
+    }
+
+    fn note_commit(&mut self, durable: bool) {
+        self.unsynced_since = if durable { None } else { self.unsynced_since.or_else(|| Some(Instant::now())) };
+    }
+
+    /// Runs a transaction unless an earlier one failed. A failure, of any kind, is the last transaction.
+    fn guarded<T>(&mut self, transaction: impl FnOnce(&Database) -> Result<T, ::redb::Error>) -> Result<T, String> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Err("an earlier commit failed".to_owned());
+        }
+        let done = catch_unwind(AssertUnwindSafe(|| transaction(&self.database)));
+        let done = done.map_err(|_| "the storage engine panicked".to_owned()).and_then(|done| done.map_err(|error| error.to_string()));
+        if let Err(cause) = &done {
+            tracing::error!(cause, "the store stops writing until it is opened anew");
+            self.stopped.store(true, Ordering::Release);
+            self.unsynced_since = None;
+        }
+        done
+    }
+}
+
+/// Applies batches in order in one transaction. Each sees the ones before it.
+fn apply<'a>(database: &Database, batches: impl Iterator<Item = &'a Batch>, durable: bool) -> Result<Vec<Outcome>, ::redb::Error> {
+    let mut transaction = database.begin_write()?;
+    if durable {
+        transaction.set_quick_repair(true);
+    } else {
+        transaction.set_durability(::redb::Durability::None)?;
+    }
+    let mut changed = false;
+    let mut outcomes = Vec::new();
+    {
+        let mut tables = Tables { transaction: &transaction, open: HashMap::new() };
+        for batch in batches {
+            let outcome = tables.apply(batch)?;
+            changed |= outcome == Outcome::Committed && !batch.changes.is_empty();
+            outcomes.push(outcome);
+        }
+    }
+    // Nothing changed and nothing to sync: the outcomes are as true without a commit.
+    if !changed && !outcomes.is_empty() {
+        transaction.abort()?;
+    } else {
+        transaction.commit()?;
+    }
+    Ok(outcomes)
+}
+
+/// The tables of a transaction that were touched. One is made by the first touch.
+struct Tables<'a> {
+    transaction: &'a WriteTransaction,
+    open: HashMap<TableId, ::redb::Table<'a, &'static [u8], &'static [u8]>>,
+}
+
+impl<'a> Tables<'a> {
+    fn apply(&mut self, batch: &Batch) -> Result<Outcome, ::redb::Error> {
+        for (index, condition) in batch.conditions.iter().enumerate() {
+            let holds = match condition {
+                Condition::Absent(table, key) => self.table(*table)?.get(&key[..])?.is_none(),
+                Condition::Equals(table, key, expected) => {
+                    self.table(*table)?.get(&key[..])?.is_some_and(|value| value.value() == &expected[..])
+                }
+            };
+            if !holds {
+                return Ok(Outcome::Conflict { condition: index });
+            }
+        }
+        for change in &batch.changes {
+            match change {
+                Change::Put(table, key, value) => self.table(*table)?.insert(&key[..], &value[..])?,
+                Change::Delete(table, key) => self.table(*table)?.remove(&key[..])?,
+            };
+        }
+        Ok(Outcome::Committed)
+    }
+
+    fn table(&mut self, table: TableId) -> Result<&mut ::redb::Table<'a, &'static [u8], &'static [u8]>, TableError> {
+        use std::collections::hash_map::Entry;
+        match self.open.entry(table) {
+            Entry::Occupied(open) => Ok(open.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(self.transaction.open_table(definition(table))?)),
+        }
+    }
+}
