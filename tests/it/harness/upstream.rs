@@ -268,8 +268,13 @@ impl Upstream {
 
     /// Lets go everybody whom [`Fault::Hold`] or [`Fault::HoldAfter`] keeps waiting.
     pub(crate) fn release(&self) {
-        lock(&self.shared.gate).releases += 1;
+        let mut gate = lock(&self.shared.gate);
+        gate.releases += 1;
         self.shared.gate_moved.notify_all();
+        // Who is let go must be gone, or the next `held` would count it.
+        while gate.waiting > 0 {
+            gate = self.shared.gate_moved.wait(gate).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Waits until `count` requests are held.
@@ -650,4 +655,5 @@ fn wait(shared: &Shared, most: Duration) {
         gate = shared.gate_moved.wait_timeout(gate, left).unwrap_or_else(PoisonError::into_inner).0;
     }
     gate.waiting -= 1;
+    shared.gate_moved.notify_all();
 }
