@@ -36,7 +36,7 @@ pub(super) enum Command {
     /// Published packages
     #[command(subcommand)]
     Package(Package),
-    /// Check every stored file against its digest and every reference against what is there
+    /// Check every stored file against its digest and every reference against what is there; fails when something is wrong
     Fsck,
     /// Remove stored files that nothing refers to
     Gc,

@@ -157,7 +157,13 @@ fn upkeep(config: &Config, parts: Parts, work: Upkeep) -> Result<String> {
         Err(error) if admin::is_absent(&error) => (parts.upkeep)(config, work)?,
         answer => answer?,
     };
-    Ok(show::show(&show::Show::Json, &report, true))
+    let text = show::show(&show::Show::Json, &report, true);
+    if report["clean"] == Value::Bool(false) {
+        // The report is the result also when it is a bad one; the exit code is for scripts.
+        let _ = std::io::stdout().lock().write_all(text.as_bytes());
+        return Err(Error::new(Kind::Conflict, Subject::Blob).saying("the data folder is not clean; the report says what was found"));
+    }
+    Ok(text)
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
