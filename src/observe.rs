@@ -4,14 +4,53 @@
 //! many bytes left and how long it took. It never holds a token, nor a name that
 //! the caller was told does not exist.
 
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 /// Notes about one request, taken on the way down and written once at the end.
 #[derive(Debug, Default)]
-pub struct Trace(Mutex<Notes>);
+pub struct Trace {
+    notes: Mutex<Notes>,
+    tries: Tries,
+}
+
+/// Requests sent to upstreams on behalf of one request. Clones share the count.
+///
+/// It follows the work and not the call: a task that fetches for a request is given
+/// the request's count with [`Tries::counting`].
+#[derive(Clone, Debug, Default)]
+pub struct Tries(Arc<AtomicU32>);
+
+tokio::task_local! {
+    static TRIES: Tries;
+}
+
+impl Tries {
+    /// The count of the work that is going on in this task.
+    #[must_use]
+    pub fn current() -> Self {
+        TRIES.try_with(Self::clone).unwrap_or_default()
+    }
+
+    /// Does work whose upstream requests count here.
+    pub async fn counting<T>(self, work: impl Future<Output = T>) -> T {
+        TRIES.scope(self, work).await
+    }
+
+    /// Adds one.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// What a [`Trace`] holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,13 +72,19 @@ pub struct Notes {
 impl Trace {
     /// Takes a note.
     pub fn note(&self, note: impl FnOnce(&mut Notes)) {
-        note(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        note(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The notes so far.
     #[must_use]
     pub fn notes(&self) -> Notes {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The count of upstream requests for this request.
+    #[must_use]
+    pub fn tries(&self) -> &Tries {
+        &self.tries
     }
 }
 

@@ -120,7 +120,9 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn answer(api: &Api, request: http::Request<Incoming>) -> Result<Response, std::convert::Infallible> {
-    let request = request.map(|body| Upload::incoming(body, IDLE));
+    let (parts, body) = request.into_parts();
+    let body = Upload::incoming(body, &parts.headers, IDLE);
+    let request = http::Request::from_parts(parts, body);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = super::serve(api, request, &Caller::System).await;
     tracing::info!(%method, path, status = response.status().as_u16(), "administration request");

@@ -106,7 +106,7 @@ data_dir = 7
 [server]
 lisen = ["127.0.0.1:8080"]
 listen = ["127.0.0.1:8080", "nowhere"]
-idle_seconds = -1
+body_seconds = -1
 max_connections = 0
 hosts = "https://packages.example"
 
@@ -133,7 +133,7 @@ include = ["{"]
     packhouse.toml:3:12: data_dir: invalid type: integer "7", expected a path
     packhouse.toml:6:1: unknown key "lisen" in [server], expected one of listen, tls, hosts, trusted_proxies, max_connections, header_limit_bytes, max_headers, max_streams, header_seconds, body_seconds, write_seconds, drain_seconds, wrong_tokens_per_minute
     packhouse.toml:7:29: server.listen: expected an address and a port, such as 127.0.0.1:8080 or [::1]:8080
-    packhouse.toml:8:16: server.idle_seconds: invalid value: integer "-1", expected a whole number, zero or more
+    packhouse.toml:8:16: server.body_seconds: invalid value: integer "-1", expected a whole number, zero or more
     packhouse.toml:9:1: server.max_connections: expected a number above zero
     packhouse.toml:10:1: server.hosts: expected a host name, such as packages.example
     packhouse.toml:13:22: access.default_visibility: unknown value "secret", expected one of "private", "internal", "public"

@@ -2,6 +2,10 @@
 //!
 //! hyper bounds the time for a request's head, not for its body; the bound is here:
 //! a client that sends nothing for the idle time-out is cut off.
+//!
+//! A body that a handler leaves unread, because it refuses the request, is read on
+//! for a while and thrown away. Were the connection closed on it at once, the
+//! client would see a reset and never the answer that says why.
 
 use std::time::Duration;
 
@@ -9,7 +13,13 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::{HeaderMap, header};
 use crate::error::{Error, Kind, Result, Subject};
+
+/// Most of an unread body that is thrown away, in bytes.
+const DRAIN_LIMIT_BYTES: u64 = 32 << 20;
+/// Longest time for it.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// The body of a request.
 pub struct Upload {
@@ -17,20 +27,25 @@ pub struct Upload {
     idle: Duration,
     /// `Content-Length`, if the client gave one.
     length: Option<u64>,
+    /// Whether the client is still waiting to be told to send the body.
+    held_back: bool,
 }
 
 enum Source {
     Incoming(Incoming),
     Memory(Option<Bytes>),
+    /// The end was reached.
+    Done,
 }
 
 impl Upload {
-    /// Wraps a body that arrives on a connection. `idle` is the longest pause between two chunks.
+    /// Wraps the body that arrives with a request. `idle` is the longest pause between two chunks.
     #[must_use]
-    pub fn incoming(body: Incoming, idle: Duration) -> Self {
+    pub fn incoming(body: Incoming, headers: &HeaderMap, idle: Duration) -> Self {
         use hyper::body::Body as _;
         let length = body.size_hint().exact();
-        Self { source: Source::Incoming(body), idle, length }
+        let held_back = headers.contains_key(header::EXPECT);
+        Self { source: Source::Incoming(body), idle, length, held_back }
     }
 
     /// A body at hand.
@@ -38,7 +53,7 @@ impl Upload {
     pub fn memory(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let length = Some(bytes.len() as u64);
-        Self { source: Source::Memory(Some(bytes)), idle: Duration::MAX, length }
+        Self { source: Source::Memory(Some(bytes)), idle: Duration::MAX, length, held_back: false }
     }
 
     /// Total length in bytes, if the client said so.
@@ -55,14 +70,19 @@ impl Upload {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         let body = match &mut self.source {
             Source::Memory(bytes) => return Ok(bytes.take().filter(|bytes| !bytes.is_empty())),
+            Source::Done => return Ok(None),
             Source::Incoming(body) => body,
         };
+        self.held_back = false;
         loop {
             let frame = tokio::time::timeout(self.idle, body.frame())
                 .await
                 .map_err(|_| Error::new(Kind::TimedOut, Subject::Request).saying("the request body stalled"))?;
             match frame {
-                None => return Ok(None),
+                None => {
+                    self.source = Source::Done;
+                    return Ok(None);
+                }
                 Some(Err(error)) => return Err(Error::invalid(Subject::Request, "the request body broke off").because(error)),
                 Some(Ok(frame)) => {
                     // Trailers carry nothing that any of our protocols uses.
@@ -101,6 +121,29 @@ impl Upload {
         match self.length {
             Some(length) if length > limit => Err(too_large(limit)),
             _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Source::Incoming(body) = std::mem::replace(&mut self.source, Source::Done) else { return };
+        if self.held_back || hyper::body::Body::is_end_stream(&body) {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(DRAIN_LIMIT, drain(body)));
+        }
+    }
+}
+
+async fn drain(mut body: Incoming) {
+    let mut left = DRAIN_LIMIT_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match left.checked_sub(length) {
+            Some(rest) => left = rest,
+            None => return,
         }
     }
 }

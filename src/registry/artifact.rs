@@ -8,19 +8,19 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::{Plan, Registry, entity_tag};
 use crate::access::Grant;
 use crate::blob::{Blob, Spool};
 
-use crate::digest::Algorithm;
-use crate::error::{Error, Result, Subject};
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Kind, Result, Subject};
 use crate::format::{Document, Promise};
 use crate::http::conditional::{self, Part};
 use crate::http::{Body, HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, reply};
 use crate::upstream::artifact::Wanted;
-use crate::upstream::{KeptFile, Need, Upstream, Verdict};
+use crate::upstream::{Filling, KeptFile, Need, Upstream, Verdict};
 
 /// Files up to this size are received whole before the first byte leaves, so that a
 /// bad one is a clear error and not a broken connection.
@@ -52,7 +52,7 @@ impl Registry {
     /// A file of a package, by its name in the download path.
     ///
     /// # Errors
-    /// [`Kind::NotFound`](crate::error::Kind::NotFound) when no source has it, and an upstream's failures.
+    /// [`Kind::NotFound`] when no source has it, and an upstream's failures.
     pub async fn artifact<D: Document>(&self, grant: &Grant, plan: &Plan, file: &str) -> Result<Artifact> {
         if let Some(head) = plan.head()
             && let Some(row) = self.catalog.file(grant, head, file).await?
@@ -88,24 +88,13 @@ impl Registry {
         let sha256 = promise.digests.iter().find(|digest| digest.algorithm() == Algorithm::Sha256).copied();
         let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised: promise.digests };
         let (filling, verdict) = self.fetcher.fetch(&upstream, wanted).await?;
-        let spool = filling.spool;
-        if let Some(length) = spool.length().filter(|length| *length <= WHOLE_BYTES) {
-            // Followed from the start, so that the bytes are here even if the disk had no room for them.
-            let mut chunks = spool.chunks(None);
-            let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
-            while let Some(chunk) = chunks.next().await {
-                let Ok(chunk) = chunk else { break };
-                bytes.extend_from_slice(&chunk);
+        match filling {
+            Filling::Arriving(spool) => follow(spool, sha256, verdict).await,
+            Filling::Kept(kept) => {
+                let blob = self.blobs.read(&kept.digest).await?.ok_or_else(|| Error::new(Kind::Unavailable, Subject::Blob))?;
+                Ok(whole(blob, Verdict::Hit))
             }
-            let finished = spool.finished().await?;
-            let etag = Some(entity_tag(&finished.digests.sha256, None));
-            let verdict = if finished.stored { verdict } else { Verdict::PassedThrough };
-            return Ok(Artifact { content: Content::Bytes(bytes.freeze()), size: Some(finished.size), etag, verdict });
         }
-        let size = spool.length();
-        // The tag must be the one of the next request, and that is made from the SHA-256.
-        let etag = sha256.map(|digest| entity_tag(&digest, None));
-        Ok(Artifact { content: Content::Spool(spool), size, etag, verdict })
     }
 
     /// What the index promises of a file. An index that does not know it is asked for anew, once.
@@ -125,6 +114,31 @@ impl Registry {
         }
         Err(Error::not_found(Subject::File))
     }
+}
+
+/// A file that is arriving. A small one is waited for.
+async fn follow(spool: Spool, sha256: Option<Digest>, verdict: Verdict) -> Result<Artifact> {
+    let Some(length) = spool.length().filter(|length| *length <= WHOLE_BYTES) else {
+        // The tag must be the one of the next request, and that is made from the SHA-256.
+        let etag = sha256.map(|digest| entity_tag(&digest, None));
+        return Ok(Artifact { size: spool.length(), content: Content::Spool(spool), etag, verdict });
+    };
+    // Who comes when all is there, but not recorded yet, has waited for nothing.
+    let verdict = if verdict == Verdict::Joined && spool.finished().now_or_never().is_some() { Verdict::Hit } else { verdict };
+    // Followed from the start, so that the bytes are here even if the disk had no room for them.
+    let mut chunks = spool.chunks(None);
+    let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
+    while let Some(Ok(chunk)) = chunks.next().await {
+        bytes.extend_from_slice(&chunk);
+    }
+    let finished = spool.finished().await?;
+    if bytes.len() as u64 != finished.size {
+        // Came too late for a file that the disk had no room for.
+        return Err(Error::new(Kind::Unavailable, Subject::Blob).saying("the file could not be kept; try again"));
+    }
+    let etag = Some(entity_tag(&finished.digests.sha256, None));
+    let verdict = if finished.stored { verdict } else { Verdict::PassedThrough };
+    Ok(Artifact { content: Content::Bytes(bytes.freeze()), size: Some(finished.size), etag, verdict })
 }
 
 impl Artifact {

@@ -254,7 +254,7 @@ fn parsed_key(name: &PackageName, digest: &Digest) -> PackageKey {
 
 /// The bytes in a coding, if that is smaller.
 fn compressed(bytes: &Bytes, coding: Coding) -> Option<Bytes> {
-    if coding == Coding::Identity || bytes.len() < 512 {
+    if coding == Coding::Identity || bytes.len() < 200 {
         return None;
     }
     let level = libdeflater::CompressionLvl::new(6).unwrap_or_default();

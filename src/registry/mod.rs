@@ -224,20 +224,36 @@ impl Registry {
         // What the caller would hear of a name that nobody hosts. Where that is not
         // «not found», a hidden package must not answer «not found» either.
         let unhosted = || access::grant_upstream(caller, ecosystem, name, action, self.access.anonymous_proxy);
-        let absent = || unhosted().err().unwrap_or_else(|| Error::not_found(Subject::Package));
         let grant = match &plan {
             Plan::Hosted(head) | Plan::Merged(head, _) => {
                 let target = Target { ecosystem, name, package: Some(head.package.id) };
                 match access::grant(caller, target, &head.policy, action) {
-                    Ok(_) if head.package.deleted_at.is_some() => return Err(absent()),
-                    Err(error) if error.kind() == Kind::NotFound => return Err(absent()),
-                    result => result?,
+                    Ok(grant) if head.package.deleted_at.is_none() => grant,
+                    Err(error) if error.kind() != Kind::NotFound => return Err(error),
+                    _ => {
+                        unhosted()?;
+                        if merges.is_none() {
+                            self.pretend_absent(ecosystem, name).await?;
+                        }
+                        return Err(Error::not_found(Subject::Package));
+                    }
                 }
             }
             Plan::Proxied(_) => unhosted()?,
-            Plan::Nowhere => return Err(absent()),
+            Plan::Nowhere => {
+                unhosted()?;
+                return Err(Error::not_found(Subject::Package));
+            }
         };
         Ok((plan, grant))
+    }
+
+    /// Takes as long, and fails in the same way, as looking for a name that no upstream has.
+    async fn pretend_absent(&self, ecosystem: &str, name: &PackageName) -> Result<()> {
+        for upstream in self.upstreams(ecosystem).iter().filter(|upstream| upstream.serves(name)) {
+            self.fetcher.pretend_absent(upstream, name).await?;
+        }
+        Ok(())
     }
 
     /// As [`Registry::grant`], for a request that only a hosted package can answer.

@@ -108,6 +108,7 @@ impl Line {
             package,
             item,
             cache = verdict,
+            upstream_tries = self.trace.tries().count(),
             bytes = self.sent,
             cut,
             milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),

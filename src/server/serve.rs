@@ -84,10 +84,10 @@ pub async fn serve(
         sent: 0,
         whole: false,
     };
-    let body = Upload::incoming(body, Duration::from_secs(state.config.body_seconds));
+    let body = Upload::incoming(body, &parts.headers, Duration::from_secs(state.config.body_seconds));
     let response = match origin {
         Err(error) => plain_error(&error),
-        Ok(origin) => answer(state, &parts, body, &origin, &trace, failed_logins).await,
+        Ok(origin) => trace.tries().clone().counting(answer(state, &parts, body, &origin, &trace, failed_logins)).await,
     };
     Answer::new(response, line)
 }

@@ -20,6 +20,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{HeaderMap, HeaderValue, header};
 use crate::name::{PackageKey, PackageName};
+use crate::observe::Tries;
 use crate::store::Batch;
 use crate::store::table::{Key, Table};
 
@@ -32,11 +33,13 @@ pub struct KeptFile {
     pub size: u64,
 }
 
-/// A file on its way.
+/// A file that was asked for.
 #[derive(Clone)]
-pub struct Filling {
-    /// The growing file.
-    pub spool: Spool,
+pub enum Filling {
+    /// It is arriving.
+    Arriving(Spool),
+    /// It is kept: it was fetched between the caller's look and its asking.
+    Kept(Arc<KeptFile>),
 }
 
 /// What to fetch, and what is known of it.
@@ -86,7 +89,8 @@ impl Fetcher {
         }
         let key = file_key(upstream, &wanted.name, &wanted.file);
         let (fetcher, upstream) = (self.clone(), Arc::clone(upstream));
-        let start = move |announce| async move { fetcher.fill(&upstream, wanted, announce).await };
+        let tries = Tries::current();
+        let start = move |announce| tries.counting(async move { fetcher.fill(&upstream, wanted, announce).await });
         match self.0.fills.join(key, start).await {
             Landed::Led(Ok(filling)) => Ok((filling, Verdict::Miss)),
             Landed::Joined(Ok(filling)) => Ok((filling, Verdict::Joined)),
@@ -97,12 +101,15 @@ impl Fetcher {
 
     /// The whole work of one file, from the first request to the record of what was kept.
     async fn fill(&self, upstream: &Upstream, wanted: Wanted, announce: Announce<Shared<Filling>>) {
+        if let Some(kept) = self.0.files.get(&file_key(upstream, &wanted.name, &wanted.file)) {
+            return announce.result(Ok(Filling::Kept(kept)));
+        }
         let opened = match self.begin(upstream, &wanted).await {
             Ok(opened) => opened,
             Err(error) => return announce.result(Err(Arc::new(error))),
         };
         let Opened { mut filler, spool, mut source } = opened;
-        announce.result(Ok(Filling { spool }));
+        announce.result(Ok(Filling::Arriving(spool)));
         if let Err(error) = self.pour(upstream, &wanted, &mut filler, &mut source).await {
             tracing::warn!(upstream = upstream.name(), package = %wanted.name, file = wanted.file, error = ?error, "fetching a file failed");
             upstream.count_failure();

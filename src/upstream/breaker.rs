@@ -67,6 +67,12 @@ impl Breaker {
         }
     }
 
+    /// How long the pause still is at `now`; zero when there is none.
+    #[must_use]
+    pub fn rest(&self, now: Timestamp) -> Duration {
+        self.open_until.map_or(Duration::ZERO, |until| until.since(now))
+    }
+
     /// Whether requests are being refused at `now`.
     #[must_use]
     pub fn is_open(&self, now: Timestamp) -> bool {

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use crate::name::PackageName;
-use crate::observe::METRICS;
+use crate::observe::{METRICS, Tries};
 
 /// One configured upstream.
 pub struct Upstream {
@@ -265,12 +265,16 @@ impl Upstream {
         self.breaker().is_open(self.clock.now())
     }
 
+    /// The error of a request to an upstream that is being left alone, if it is.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Error> {
+        let now = self.clock.now();
+        let breaker = *self.breaker();
+        breaker.is_open(now).then(|| breaker.rest(now)).map(left_alone)
+    }
+
     fn admit(&self) -> Result<()> {
-        self.breaker().admit(self.clock.now(), &self.breaker_limits).map_err(|wait| {
-            Error::new(Kind::Unavailable, Subject::Upstream)
-                .saying("the upstream failed and is being left alone for a while")
-                .retry_after(wait)
-        })
+        self.breaker().admit(self.clock.now(), &self.breaker_limits).map_err(left_alone)
     }
 
     fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
@@ -294,6 +298,7 @@ impl Upstream {
                 .await
                 .map_err(|_| failed("the upstream did not answer in time"))
                 .and_then(|sent| sent.map_err(|error| failed("the upstream cannot be reached").because(error.without_url())));
+            Tries::current().add();
             METRICS.asked_upstream(&self.name, response.as_ref().ok().map(|response| response.status().as_u16()));
             let response = response?;
             if !is_redirect(response.status()) {
@@ -308,6 +313,10 @@ impl Upstream {
         }
         Err(failed("the upstream redirected too often"))
     }
+}
+
+fn left_alone(wait: Duration) -> Error {
+    Error::new(Kind::Unavailable, Subject::Upstream).saying("the upstream failed and is being left alone for a while").retry_after(wait)
 }
 
 enum Judged {

@@ -7,8 +7,11 @@
 //! [`KeptFile`] records; the bytes are cached blobs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
+use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
 use crate::blob::{Blobs, Purpose};
@@ -17,7 +20,8 @@ use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::Ask;
 use crate::http::{HeaderMap, HeaderValue, header};
-use crate::name::PackageKey;
+use crate::name::{PackageKey, PackageName};
+use crate::observe::Tries;
 use crate::store::table::{Key, Table};
 use crate::store::{Batch, Store};
 
@@ -77,8 +81,8 @@ pub struct Fetched {
 pub enum Need {
     /// As the lifetimes say.
     Usual,
-    /// Confirmed by the upstream now, unless that happened a moment ago: the caller
-    /// misses something in the one it has.
+    /// Confirmed by the upstream now, because the caller misses something in the one it
+    /// has; unless that was done a moment ago.
     Newest,
 }
 
@@ -101,6 +105,12 @@ struct Inner {
     clock: Clock,
     entries: moka::sync::Cache<PackageKey, Arc<Entry>>,
     documents: Flights<PackageKey, Shared<(Arc<Entry>, Verdict)>>,
+    /// Documents that were asked for anew a moment ago because a caller missed something in them.
+    forced: moka::sync::Cache<PackageKey, ()>,
+    /// Hidden names that were answered for as if they were absent.
+    pretended: moka::sync::Cache<PackageKey, ()>,
+    /// How long it takes an upstream to say that it has no such document, smoothed.
+    absence_micros: AtomicU64,
     files: moka::sync::Cache<PackageKey, Arc<KeptFile>>,
     fills: Flights<PackageKey, Shared<Filling>>,
 }
@@ -111,7 +121,14 @@ impl Fetcher {
     /// A fetcher that keeps its records in `store` (the cache, not the truth) and bodies in `blobs`.
     #[must_use]
     pub fn new(config: Config, store: Arc<dyn Store>, blobs: Blobs, clock: Clock) -> Self {
+        let brief = || {
+            let lifetime = Duration::from_secs(config.negative_seconds.max(1));
+            moka::sync::Cache::builder().max_capacity(100_000).time_to_live(lifetime).build()
+        };
         Self(Arc::new(Inner {
+            forced: brief(),
+            pretended: brief(),
+            absence_micros: AtomicU64::new(50_000),
             config,
             store,
             blobs,
@@ -143,7 +160,8 @@ impl Fetcher {
                 let verdict = if judgement == Judgement::Fresh { Verdict::Hit } else { Verdict::StaleOffline };
                 return Ok(Fetched { entry: Arc::clone(entry), verdict });
             }
-            if need == Need::Newest && now.since(entry.checked_at) >= upstream.lifetimes().negative {
+            if need == Need::Newest && self.0.forced.get(&key).is_none() {
+                self.0.forced.insert(key, ());
                 judgement = Judgement::Expired;
             }
             match judgement {
@@ -155,7 +173,7 @@ impl Fetcher {
                 Judgement::Expired => {}
             }
         } else if self.0.config.offline {
-            return Err(Error::new(Kind::Unavailable, Subject::Upstream).saying("this server is offline and does not hold the document"));
+            return Err(offline());
         }
         let landed = self.0.documents.join(key, self.refresh(key, upstream, ask, check, known.clone())).await;
         let error = match landed {
@@ -180,6 +198,31 @@ impl Fetcher {
     pub async fn holds(&self, upstream: &Upstream, ask: &Ask) -> Result<bool> {
         let known = self.known(document_key(upstream, &ask.path), upstream, &ask.path).await?;
         Ok(known.is_some_and(|entry| entry.body.is_some()))
+    }
+
+    /// Behaves as if the upstream had been asked for a package and did not have it: the same
+    /// delay, the same memory of it, the same error while the upstream is left alone.
+    /// Who may not know of a hosted package cannot tell it by these from one that nobody
+    /// has, although its name is never sent out.
+    ///
+    /// # Errors
+    /// What asking would have ended in, but for the absence itself.
+    pub async fn pretend_absent(&self, upstream: &Upstream, name: &PackageName) -> Result<()> {
+        if self.0.config.offline {
+            return Err(offline());
+        }
+        let key = PackageKey::new(upstream.identity(), name.as_str());
+        if self.0.pretended.get(&key).is_some() {
+            return Ok(());
+        }
+        if let Some(refusal) = upstream.refusal() {
+            return Err(refusal);
+        }
+        let usual = self.0.absence_micros.load(Ordering::Relaxed);
+        let delay = rand::rng().random_range(usual / 2..=usual + usual / 2);
+        tokio::time::sleep(Duration::from_micros(delay)).await;
+        self.0.pretended.insert(key, ());
+        Ok(())
     }
 
     /// The bytes of a document's body.
@@ -222,11 +265,18 @@ impl Fetcher {
         known: Option<Arc<Entry>>,
     ) -> impl FnOnce(Announced) -> futures_util::future::BoxFuture<'static, ()> + use<> {
         let (fetcher, upstream, ask, check) = (self.clone(), Arc::clone(upstream), ask.clone(), Arc::clone(check));
+        let tries = Tries::current();
         move |announce| {
-            Box::pin(async move {
+            Box::pin(tries.counting(async move {
+                // Somebody may have asked between this caller's look and the start of its flight.
+                let newer =
+                    fetcher.0.entries.get(&key).filter(|entry| known.as_ref().is_none_or(|known| known.checked_at < entry.checked_at));
+                if let Some(entry) = newer {
+                    return announce.result(Ok((entry, Verdict::Hit)));
+                }
                 let result = fetcher.ask(key, &upstream, &ask, &check, known).await;
                 announce.result(result.map_err(Arc::new));
-            })
+            }))
         }
     }
 
@@ -240,10 +290,16 @@ impl Fetcher {
     ) -> Result<(Arc<Entry>, Verdict)> {
         let known = known.filter(|entry| entry.body.is_some());
         let headers = conditional_headers(ask, known.as_deref());
+        let started = tokio::time::Instant::now();
         let answer = upstream.get(&upstream.address(&ask.path)?, headers).await?;
         let now = self.0.clock.now();
         let (entry, verdict) = match answer {
-            Answer::Absent => (Entry { body: None, etag: None, last_modified: None, checked_at: now }, Verdict::Miss),
+            Answer::Absent => {
+                let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let before = self.0.absence_micros.load(Ordering::Relaxed);
+                self.0.absence_micros.store((before / 4).saturating_mul(3).saturating_add(took / 4), Ordering::Relaxed);
+                (Entry { body: None, etag: None, last_modified: None, checked_at: now }, Verdict::Miss)
+            }
             Answer::NotModified => {
                 // The client only reports this for a conditional request, so something is known.
                 let known = known.ok_or_else(|| Error::new(Kind::BadUpstream, Subject::Upstream))?;
@@ -273,6 +329,10 @@ impl Fetcher {
         self.0.entries.insert(key, Arc::clone(&entry));
         Ok((entry, verdict))
     }
+}
+
+fn offline() -> Error {
+    Error::new(Kind::Unavailable, Subject::Upstream).saying("this server is offline and does not hold the document")
 }
 
 fn conditional_headers(ask: &Ask, known: Option<&Entry>) -> HeaderMap {

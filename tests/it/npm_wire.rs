@@ -187,7 +187,8 @@ async fn the_download_form_of_github_answers() {
     let (server, caller, package) = with_tool().await;
     let path = format!("/npm/download/@alice/tool/1.0.0/{}", shasum(&package.tarball));
     assert!(caller.get(&path).send().await.expect(200).body == package.tarball);
-    caller.get(&format!("/npm/download/@alice/tool/1.0.0/{}", "0".repeat(40))).send().await.expect(404);
+    let absent = format!("/npm/download/@alice/tool/1.0.1/{}", shasum(&package.tarball));
+    caller.get(&absent).send().await.expect(404);
     server.finish().await;
 }
 

@@ -84,7 +84,7 @@ async fn addresses_are_ours_and_the_rest_is_untouched() {
 
 #[tokio::test]
 async fn both_forms_come_from_one_fetch() {
-    let (upstream, server, caller) = in_front_of(&[Package::with("dep", "1.0.0", json!({ "scripts": { "install": "x" } }), 0)]).await;
+    let (upstream, server, caller) = in_front_of(&[Package::with("dep", "1.0.0", json!({ "scripts": { "install": "x" }, "keywords": vec!["word"; 200], "dependencies": { "a-dependency-with-a-name": "^1.0.0", "another-dependency-with-a-name": "^1.0.0" }, "funding": "https://example.test/".repeat(60) }), 0)]).await;
     let short = caller.get(&at("dep")).header("accept", ABBREVIATED).header("accept-encoding", "gzip").send().await.expect(200);
     assert_eq!((short.header("content-type"), short.header("content-encoding")), ("application/vnd.npm.install-v1+json", "gzip"));
     let value: Value = serde_json::from_slice(&gunzip(&short.body)).unwrap();
@@ -260,12 +260,14 @@ async fn an_upstream_that_is_down_is_not_one_without_the_package() {
 
 #[tokio::test]
 async fn az20_a_hosted_name_is_never_asked_upstream() {
-    let upstream = Upstream::with(&[Package::new("@alice/tool", "9.0.0")]);
+    let upstream = Upstream::start();
     let server = Setup::default().upstream(&upstream).start().await;
     let token = server.publisher("alice").await;
     let caller = server.caller_with(&token);
     let package = Package::new("@alice/tool", "1.0.0");
     assert!(publish(&caller, &package).await.status < 300);
+    // From the first publish on; somebody else then takes the name upstream.
+    upstream.add(&Package::new("@alice/tool", "9.0.0"));
     upstream.forget();
     let value = caller.packument("@alice/tool").await;
     assert_eq!(value["dist-tags"]["latest"], json!("1.0.0"));

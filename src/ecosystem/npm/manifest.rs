@@ -95,6 +95,12 @@ impl<'a> Body<'a> {
         Ok(body)
     }
 
+    /// Whether anything is attached.
+    #[must_use]
+    pub fn has_attachments(&self) -> bool {
+        self.attachments.as_ref().is_some_and(|attachments| !attachments.is_empty())
+    }
+
     /// The version to publish and its tags.
     ///
     /// # Errors

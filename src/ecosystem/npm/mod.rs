@@ -114,10 +114,7 @@ async fn serve(call: Call<'_>) -> Result<Response> {
         Route::Packument { name } => packument(&call, &name).await,
         Route::Manifest { name, wanted } => manifest_of(&call, &name, &wanted).await,
         Route::Tarball { name, file } => tarball_of(&call, &name, &file).await,
-        Route::Download { name, version } => {
-            let file = route::tarball_file(&name, &version);
-            tarball_of(&call, &name, &file).await
-        }
+        Route::Download { name, version, hex } => download(&call, &name, &version, &hex).await,
         Route::Put { name, revision } => publish::put(call, &name, revision.as_deref()).await,
         Route::PutTagOld { name, tag } | Route::PutTag { name, tag } => change::put_tag(call, &name, &tag).await,
         Route::DeleteTag { name, tag } => change::delete_tag(&call, &name, &tag).await,
@@ -193,6 +190,21 @@ async fn tarball_of(call: &Call<'_>, name: &PackageName, file: &str) -> Result<R
     note_verdict(call, artifact.verdict.word());
     let lifetime = if is_private(&plan) { PRIVATE_FILE } else { PUBLIC_FILE };
     Ok(artifact.respond(call.headers, "application/octet-stream", lifetime))
+}
+
+/// The address that GitHub Packages writes into lock files. Its last part is the digest of the
+/// tarball; where we know the digests, another one is another file.
+async fn download(call: &Call<'_>, name: &PackageName, version: &str, hex: &str) -> Result<Response> {
+    let file = route::tarball_file(name, version);
+    let (plan, grant) = read_grant(call, name).await?;
+    if let Some(head) = plan.head()
+        && let Some(row) = call.registry.catalog().file(&grant, head, &file).await?
+        && row.file.sha256.hex() != hex
+        && !row.file.digests.iter().any(|digest| digest.hex() == hex)
+    {
+        return Err(Error::not_found(Subject::File));
+    }
+    tarball_of(call, name, &file).await
 }
 
 async fn tags(call: &Call<'_>, name: &PackageName) -> Result<Response> {

@@ -46,7 +46,7 @@ pub async fn put(call: Call<'_>, name: &PackageName, revision: Option<&str>) -> 
     let received = receive(registry, body, may_publish.as_ref().err()).await?;
     let parsed = Body::parse(name, &received.json)?;
     match received.tarball {
-        None if parsed.attachments.as_ref().is_some_and(|attachments| !attachments.is_empty()) => {
+        None if parsed.has_attachments() || registry.catalog().head(INFO.name, name).await?.is_none() => {
             Err(Error::invalid(Subject::Request, "the publish has no tarball"))
         }
         None => change::apply(registry, &caller, name, &parsed, revision, may_publish.err()).await,
@@ -187,7 +187,7 @@ async fn inspect(registry: &Registry, staged: &Staged) -> Result<Contents> {
     let config = registry.config();
     let limits = Limits {
         entries: config.archive_entries,
-        unpacked_bytes: config.archive_unpacked_bytes,
+        unpacked_bytes: config.archive_unpacked_bytes.min(tarball::plausible_bytes(staged.size())),
         manifest_bytes: config.publish_metadata_limit_bytes as u64,
     };
     let archive = staged.open()?;

@@ -20,7 +20,7 @@ pub enum Route {
     /// `GET /<p>/-/<file>`: a tarball.
     Tarball { name: PackageName, file: String },
     /// `GET /download/<p>/<version>/<hex>`: a tarball by the address GitHub Packages writes.
-    Download { name: PackageName, version: String },
+    Download { name: PackageName, version: String, hex: String },
     /// `PUT /<p>`: publish, or a change without attachments; `PUT /<p>/-rev/<rev>`: the same with a revision.
     Put { name: PackageName, revision: Option<String> },
     /// `PUT /<p>/<tag>`: the old way to set a dist-tag.
@@ -147,7 +147,7 @@ fn download(method: &Method, parts: &[&str]) -> Result<Route> {
     let (name, rest) = split_name(parts)?;
     match rest {
         [version, hex] if is_read(method) && hex.len() >= 40 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-            Ok(Route::Download { name, version: (*version).to_owned() })
+            Ok(Route::Download { name, version: (*version).to_owned(), hex: hex.to_ascii_lowercase() })
         }
         [_, _] if !is_read(method) => Err(not_allowed()),
         _ => Err(Error::not_found(Subject::Route)),
@@ -363,7 +363,7 @@ mod tests {
         let hex = "a".repeat(64);
         assert_eq!(
             parse(&Method::GET, &format!("/download/@acme/tool/1.0.0/{hex}")).unwrap(),
-            Route::Download { name: name("@acme/tool"), version: "1.0.0".into() }
+            Route::Download { name: name("@acme/tool"), version: "1.0.0".into(), hex }
         );
         assert_eq!(parse(&Method::GET, "/download").unwrap(), Route::Packument { name: name("download") });
         assert!(parse(&Method::GET, "/-/all").is_err());

@@ -23,6 +23,13 @@ pub struct Limits {
     pub manifest_bytes: u64,
 }
 
+/// The most that an archive of `packed_bytes` unpacks to if it is what it looks like: real
+/// packages stay far below a hundredfold, bombs reach a thousandfold. Small ones are let be.
+#[must_use]
+pub fn plausible_bytes(packed_bytes: u64) -> u64 {
+    packed_bytes.saturating_mul(100).max(64 << 20)
+}
+
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {

@@ -19,6 +19,7 @@ pub(crate) struct Setup {
     upstreams: Vec<String>,
     server: String,
     engine: String,
+    registry: String,
     files: Vec<(String, String)>,
     environment: Vec<(&'static str, String)>,
 }
@@ -55,6 +56,13 @@ impl Setup {
         self
     }
 
+    /// More keys of `[registry]`, as TOML lines.
+    pub(crate) fn registry(mut self, lines: &str) -> Self {
+        self.registry.push_str(lines);
+        self.registry.push('\n');
+        self
+    }
+
     /// A variable of the server's environment.
     pub(crate) fn environment(mut self, name: &'static str, value: &str) -> Self {
         self.environment.push((name, value.into()));
@@ -70,8 +78,8 @@ impl Setup {
         let loopback = if self.engine.contains("allow_private") { "" } else { "allow_private = [\"127.0.0.1/32\"]\n" };
         let mut text = format!(
             "public_url = \"http://127.0.0.1:{port}\"\ndata_dir = \"data\"\n\n\
-             [server]\nlisten = [\"127.0.0.1:{port}\"]\n{}\n[upstream]\n{loopback}{}\n",
-            self.server, self.engine
+             [server]\nlisten = [\"127.0.0.1:{port}\"]\n{}\n[upstream]\n{loopback}{}\n[registry]\n{}\n",
+            self.server, self.engine, self.registry
         );
         if self.upstreams.is_empty() {
             text.push_str("[ecosystem.npm]\nupstream = []\n");
