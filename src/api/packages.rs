@@ -29,15 +29,27 @@ const ROLES_LIMIT: usize = 1000;
 #[serde(deny_unknown_fields)]
 struct ChangeBody {
     visibility: Option<Visibility>,
-    /// `OWNER/REPO`; null takes the link away.
-    #[serde(default, deserialize_with = "given")]
-    repository: Option<Option<String>>,
+    #[serde(default)]
+    repository: Link,
     inherits: Option<bool>,
 }
 
-/// A field that is there, be it null.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
+/// What a change says of the linked repository.
+#[derive(Default)]
+enum Link {
+    /// Nothing: it stays.
+    #[default]
+    Unsaid,
+    /// Null: the link goes.
+    Removed,
+    /// `OWNER/REPO`.
+    To(String),
+}
+
+impl<'de> Deserialize<'de> for Link {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map_or(Self::Removed, Self::To))
+    }
 }
 
 #[derive(Deserialize)]
@@ -92,13 +104,12 @@ pub(super) async fn show(call: Call<'_>) -> Result<Response> {
 pub(super) async fn change(call: Call<'_>) -> Result<Response> {
     let Found { head, grant, registry, ecosystem } = find_live(&call, Action::Admin).await?;
     let ChangeBody { visibility, repository, inherits } = call.json()?;
-    let link: Option<Option<RepositoryId>> = match repository {
-        None => None,
-        Some(None) => Some(None),
-        Some(Some(name)) => Some(Some(linkable(&call, head.package.owner, &name).await?)),
+    let link = match &repository {
+        Link::Unsaid | Link::Removed => None,
+        Link::To(name) => Some(linkable(&call, head.package.owner, name).await?),
     };
     let edit = |head: &Head, now| {
-        let linked = link.unwrap_or(head.package.repository);
+        let linked = if matches!(repository, Link::Unsaid) { head.package.repository } else { link };
         if inherits == Some(true) && linked.is_none() {
             return Err(unprocessable(Subject::Repository, &"only a package that is linked to a repository can inherit its roles"));
         }

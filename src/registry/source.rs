@@ -121,7 +121,7 @@ mod tests {
             (what, plan.upstreams().len())
         };
         // Head, what the reservation says of merging, and the plan with two upstreams and with none.
-        let table: [(Option<&Arc<Head>>, Option<bool>, (&str, usize), (&str, usize)); 9] = [
+        let table = [
             (None, None, ("proxied", 2), ("nowhere", 0)),
             (None, Some(false), ("nowhere", 0), ("nowhere", 0)),
             (None, Some(true), ("proxied", 2), ("nowhere", 0)),

@@ -422,12 +422,11 @@ fn last_of_each<K: Eq + std::hash::Hash + Clone, V>(fields: Vec<(K, V)>) -> Vec<
     let mut places = HashMap::with_capacity(fields.len());
     let mut settled: Vec<(K, V)> = Vec::with_capacity(fields.len());
     for (key, value) in fields {
-        match places.get(&key) {
-            Some(place) => settled[*place] = (key, value),
-            None => {
-                places.insert(key.clone(), settled.len());
-                settled.push((key, value));
-            }
+        if let Some(place) = places.get(&key) {
+            settled[*place] = (key, value);
+        } else {
+            places.insert(key.clone(), settled.len());
+            settled.push((key, value));
         }
     }
     settled
