@@ -1,7 +1,7 @@
 //! The command line: starts the server, or asks the running one over its socket.
 //!
 //! Commands that administer are pure up to the request they make
-//! ([`ask`]): a test checks each against the API's own table. `--json` prints the
+//! (`ask`): a test checks each against the API's own table. `--json` prints the
 //! answer as it came, for scripts; else tables and short lines for people. What
 //! belongs on a terminal goes to standard output, what went wrong to standard
 //! error. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.

@@ -21,7 +21,7 @@ use crate::store::table::Stored;
 use crate::upstream::{Need, Upstream};
 
 /// Tries of a change against others of the same package.
-const TRIES: usize = 32;
+pub(super) const TRIES: usize = 32;
 
 /// The right to publish under a name, worked out before the body is read.
 #[derive(Clone, Debug)]
@@ -118,7 +118,10 @@ impl Registry {
                 // The name was taken by someone else while the body was read.
                 return Err(cannot_publish(name));
             }
-            let batch = change::publish(head.as_deref(), draft, package, version, self.clock.now())?;
+            let mut batch = change::publish(head.as_deref(), draft, package, version, self.clock.now())?;
+            if head.is_none_or(|head| head.package.deleted_at.is_some()) {
+                self.expect_owner(&mut batch, publishing.owner).await?;
+            }
             if self.catalog.commit(ecosystem, name, batch).await? == Applied::Yes {
                 tracing::info!(ecosystem, package = %name, version = draft.number, publisher = %publishing.publisher, "published");
                 return Ok(());
@@ -167,15 +170,6 @@ impl Registry {
         Err(contended())
     }
 
-    /// Deletes a package with all its versions.
-    ///
-    /// # Errors
-    /// As [`Registry::edit`].
-    pub async fn delete_package(&self, grant: &Grant) -> Result<()> {
-        grant.require(Action::Delete)?;
-        self.edit_versions(grant, |head, live, now| change::delete_package(head, &live, now)).await
-    }
-
     /// The repository a publisher may link a new package to, by owner and name.
     ///
     /// A link hands the repository's roles to the package, so it is made only to a
@@ -204,9 +198,17 @@ impl Registry {
         Ok(may.then_some(repository.id))
     }
 
+    /// Adds to a batch that makes a package live: its owner's account is not deleted at the same moment.
+    pub(super) async fn expect_owner(&self, batch: &mut Batch, owner: AccountId) -> Result<()> {
+        self.identity.expect_live(batch, owner).await.map_err(|error| match error.kind() {
+            Kind::NotFound => Error::conflict(Subject::Owner, "the account that the package belongs to was deleted"),
+            _ => error,
+        })
+    }
+
     /// Changes of one package take turns within this process, so that many
     /// publishers of one package do not make each other's tries fail.
-    async fn turn(&self, ecosystem: &str, name: &PackageName) -> tokio::sync::MutexGuard<'_, ()> {
+    pub(super) async fn turn(&self, ecosystem: &str, name: &PackageName) -> tokio::sync::MutexGuard<'_, ()> {
         self.turns[crate::name::PackageKey::new(ecosystem, name.as_str()).slot(self.turns.len())].lock().await
     }
 }
@@ -224,6 +226,6 @@ fn cannot_publish(name: &PackageName) -> Error {
     Error::forbidden(Subject::Package, format!("you do not have permission to publish {name}"))
 }
 
-fn contended() -> Error {
+pub(super) fn contended() -> Error {
     Error::new(Kind::Unavailable, Subject::Package).saying("too many changes of this package at once, try again")
 }

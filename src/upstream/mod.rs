@@ -1,7 +1,7 @@
 //! Upstream registries: documents and files fetched once, verified, kept, served again.
 //!
 //! Nothing here knows an ecosystem. A document is asked for with an
-//! [`Ask`](crate::format::Ask) and a check that
+//! [`Ask`] and a check that
 //! refuses what is not such a document; a file is asked for with the digests that
 //! an index promised. What is kept is described in `cache.redb` by [`Entry`] and
 //! [`KeptFile`] records; the bytes are cached blobs.

@@ -31,12 +31,11 @@ fn expect(body: &[u8]) -> Expect {
 async fn read(mut chunks: ChunkStream) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
-        match chunk {
-            Ok(chunk) => bytes.extend_from_slice(&chunk),
-            Err(_) => {
-                assert!(chunks.next().await.is_none(), "something came after the error");
-                return (bytes, false);
-            }
+        if let Ok(chunk) = chunk {
+            bytes.extend_from_slice(&chunk);
+        } else {
+            assert!(chunks.next().await.is_none(), "something came after the error");
+            return (bytes, false);
         }
     }
     (bytes, true)

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
 use crate::http::negotiate;
 use crate::http::{HeaderValue, Method, Response, StatusCode, conditional, header, reply};
-use crate::name::PackageName;
+use crate::name::{PackageName, Tag};
 use crate::package::Visibility;
 use crate::registry::artifact::CACHE_STATUS;
 use crate::registry::{Call, Plan};
@@ -76,6 +76,15 @@ impl Ecosystem for Npm {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"packhouse\""));
         }
         response
+    }
+
+    fn pattern(&self, text: &str) -> Result<String> {
+        route::pattern(text)
+    }
+
+    fn default_tag(&self, numbers: &[&str]) -> Option<(Tag, String)> {
+        let best = version::latest(numbers.iter().copied())?;
+        Some((Tag::new("latest").ok()?, best.to_owned()))
     }
 
     fn clients(&self, base: &BaseUrl) -> Vec<Snippet> {
