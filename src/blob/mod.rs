@@ -136,7 +136,7 @@ pub struct Usage {
     pub cached_bytes: u64,
     /// Free space of the disk; zero if it cannot be found out.
     pub free_bytes: u64,
-    /// Whether the disk has no room for hosted blobs.
+    /// Whether the disk has no room for hosted blobs of any size to speak of.
     pub full: bool,
 }
 
@@ -302,7 +302,8 @@ impl Blobs {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let free_bytes = self.0.disk.free().unwrap_or(0);
-        let full = free_bytes < self.0.config.metadata_reserve_bytes;
+        // Publishes stop before they reach the reserve, by as much as they have yet to write.
+        let full = free_bytes < self.0.config.metadata_reserve_bytes.saturating_add(self.0.config.write_coalesce_bytes);
         Usage { cached_count: self.0.index.count(), cached_bytes: self.0.index.bytes(), free_bytes, full }
     }
 

@@ -190,7 +190,8 @@ async fn dropping_at_any_stage_leaves_nothing() {
 
 #[tokio::test]
 async fn a_full_disk_stops_cached_blobs_before_hosted_ones() {
-    let place = Place::new(Config { hosted_reserve_bytes: 1000, metadata_reserve_bytes: 100, ..Config::default() }).await;
+    let place =
+        Place::new(Config { hosted_reserve_bytes: 1000, metadata_reserve_bytes: 100, write_coalesce_bytes: 20, ..Config::default() }).await;
     place.free.store(1050, Ordering::Relaxed);
     place.put(Purpose::Cached, &content(50)).await;
     let error = place.blobs.put(Purpose::Cached, content(51)).await.unwrap_err();
@@ -199,7 +200,7 @@ async fn a_full_disk_stops_cached_blobs_before_hosted_ones() {
     assert!(!place.blobs.usage().full);
     let error = place.blobs.put(Purpose::Hosted, content(951)).await.unwrap_err();
     assert_eq!((error.kind(), error.subject()), (Kind::Unavailable, Subject::Blob));
-    place.free.store(99, Ordering::Relaxed);
+    place.free.store(119, Ordering::Relaxed);
     assert!(place.blobs.usage().full);
     assert_eq!(place.temporaries(), 0);
 }
