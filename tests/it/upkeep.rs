@@ -94,12 +94,13 @@ async fn rc03_gc_and_fsck_beside_pushes_break_nothing() {
 
 #[tokio::test]
 async fn gc_takes_what_nothing_refers_to_and_offline_too() {
-    let mut server = Setup::default().blob("lease_seconds = 0").start().await;
+    let mut server = Setup::default().blob("lease_seconds = 1").start().await;
     let token = server.publisher("alice").await;
     let caller = server.caller_with(&token);
     let kept = Package::with("@alice/tool", "1.0.0", json!({}), 100_000);
     assert!(publish(&caller, &kept).await.status < 300);
     publish(&caller, &Package::with("@alice/tool", "1.0.0", json!({ "other": 1 }), 100_000)).await.expect(409);
+    tokio::time::sleep(Duration::from_millis(1200)).await;
     let blobs = |server: &Server| files_below(&server.data().join("blobs")).len();
     let before = blobs(&server);
     server.cli(&["gc"]).await;
