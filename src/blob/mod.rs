@@ -140,6 +140,10 @@ pub struct Usage {
     pub full: bool,
 }
 
+/// Size up to which a blob is proved before its first byte leaves and not while it does: a client
+/// then gets another copy, or an error in words, instead of a broken connection.
+const PROVED_FIRST_BYTES: u64 = 1 << 20;
+
 /// The SHA-256 that names a blob.
 type Id = [u8; 32];
 
@@ -238,7 +242,11 @@ impl Blobs {
                 Some(false) => return self.damaged(&id, digest),
                 None => Some(Proof { blobs: self.clone(), digest: *digest, stamp }),
             };
-            return Ok(Some(Blob::file(*digest, size, file, Arc::clone(buffers), proof)));
+            let mut blob = Blob::file(*digest, size, file, Arc::clone(buffers), proof);
+            if size <= PROVED_FIRST_BYTES && !blob.prove().await? {
+                return Ok(None);
+            }
+            return Ok(Some(blob));
         }
         let bytes = read::read_whole(&Arc::new(file), size).await.map_err(failed)?;
         if Digest::sha256(&bytes) != *digest {

@@ -7,9 +7,10 @@
 //! the whole.
 //!
 //! A disk may give back other bytes than it was given. A small blob is hashed when it is
-//! taken into memory. A large one is hashed while its first reader takes it, once for
-//! each run of the server and each day; the last chunk leaves only if the digest is
-//! right, so wrong bytes never look like a whole file.
+//! taken into memory. A larger one is hashed for its first reader, once for each run of
+//! the server and each day: before the first byte leaves, or, from a MiB on, while they
+//! leave. Then the last chunk goes only if the digest is right, so wrong bytes never look
+//! like a whole file.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -50,6 +51,18 @@ impl Blob {
         Self { digest, size, source: Source::File(Arc::new(file), buffers, proof) }
     }
 
+    /// Proves a file's content now, if that is still to be done. `false` if it is cached and damaged,
+    /// and was put away.
+    pub(super) async fn prove(&mut self) -> Result<bool> {
+        if let Source::File(file, _, proof) = &mut self.source
+            && let Some(proof) = proof.take()
+        {
+            let found = proof.hash(file).await.map_err(failed)?;
+            return proof.conclude(&found);
+        }
+        Ok(true)
+    }
+
     /// Its digest.
     #[must_use]
     pub fn digest(&self) -> &Digest {
@@ -84,7 +97,7 @@ impl Blob {
             Source::File(file, _, proof) => {
                 let bytes = read_whole(file, self.size).await.map_err(failed)?;
                 if let Some(proof) = proof {
-                    proof.conclude(&Digest::sha256(&bytes)).map_err(failed)?;
+                    proof.insist(&Digest::sha256(&bytes)).map_err(failed)?;
                 }
                 Ok(bytes)
             }
@@ -119,7 +132,7 @@ impl Blob {
                         let mut check = match check {
                             // Part of a file proves nothing, so all of it is read first.
                             Some(Check { proof, hasher: None }) => {
-                                proof.read_all(&file).await?;
+                                proof.insist(&proof.hash(&file).await?)?;
                                 None
                             }
                             check => check,
@@ -132,7 +145,7 @@ impl Blob {
                         if next >= end
                             && let Some(Check { proof, hasher: Some(hasher) }) = check.take()
                         {
-                            proof.conclude(&hasher.finish().sha256)?;
+                            proof.insist(&hasher.finish().sha256)?;
                         }
                         Ok(Some((chunk, (next, check))))
                     }
@@ -156,32 +169,43 @@ struct Check {
 }
 
 impl Proof {
-    /// Remembers that the file is right, or reports that it is damaged.
-    fn conclude(&self, found: &Digest) -> io::Result<()> {
-        let Some(id) = id_of(&self.digest) else { return Ok(()) };
+    /// Remembers that the file is right, or that it is not: then a cached blob is put away, and
+    /// this is `false`.
+    fn conclude(&self, found: &Digest) -> Result<bool> {
+        let Some(id) = id_of(&self.digest) else { return Ok(true) };
         let right = *found == self.digest;
         self.blobs.0.proved.note(id, self.stamp, right);
-        if right {
-            return Ok(());
+        if !right {
+            self.blobs.damaged(&id, &self.digest)?;
         }
-        self.blobs.damaged(&id, &self.digest).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:?}")))?;
-        Err(io::Error::new(io::ErrorKind::InvalidData, "a cached blob is damaged"))
+        Ok(right)
     }
 
-    async fn read_all(&self, file: &Arc<File>) -> io::Result<()> {
+    /// As [`Proof::conclude`], where there is no other end than an error.
+    fn insist(&self, found: &Digest) -> io::Result<()> {
+        let wrong = |cause: String| io::Error::new(io::ErrorKind::InvalidData, cause);
+        match self.conclude(found) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(wrong("a cached blob is damaged".to_owned())),
+            Err(error) => Err(wrong(format!("{error:?}"))),
+        }
+    }
+
+    /// Reads and hashes the whole file.
+    async fn hash(&self, file: &Arc<File>) -> io::Result<Digest> {
         let file = Arc::clone(file);
         let hashed = tokio::task::spawn_blocking(move || {
             let (mut hasher, mut buffer, mut position) = (Hasher::new(&[]), vec![0; CHUNK], 0);
             loop {
                 let read = read_some(&file, &mut buffer, position)?;
                 if read == 0 {
-                    return Ok::<_, io::Error>(hasher.finish().sha256);
+                    return Ok(hasher.finish().sha256);
                 }
                 hasher.update(&buffer[..read]);
                 position += read as u64;
             }
         });
-        self.conclude(&hashed.await.map_err(io::Error::other)??)
+        hashed.await.map_err(io::Error::other)?
     }
 }
 

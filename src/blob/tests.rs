@@ -208,11 +208,11 @@ async fn a_full_disk_stops_cached_blobs_before_hosted_ones() {
 #[tokio::test]
 async fn a_large_blob_is_proved_by_its_first_reader() {
     let mut place = Place::new(Config::default()).await;
-    let content = content(1_000_000);
-    for (purpose, range) in [(Purpose::Cached, 0..1_000_000), (Purpose::Cached, 10..20), (Purpose::Hosted, 0..1_000_000)] {
+    let content = content(2_000_000);
+    for (purpose, range) in [(Purpose::Cached, 0..2_000_000), (Purpose::Cached, 10..20), (Purpose::Hosted, 0..2_000_000)] {
         let digest = place.put(purpose, &content).await;
         let right = place.blobs.read(&digest).await.unwrap().unwrap();
-        assert!(collect(right, 0..1_000_000).await == content);
+        assert!(collect(right, 0..2_000_000).await == content);
         // The same times and size: only its bytes tell.
         let times = std::fs::metadata(place.path(&digest)).unwrap().modified().unwrap();
         let mut flipped = content.to_vec();
