@@ -29,11 +29,11 @@ fn right_or_nothing(answer: &Answer, package: &Package) {
     assert!(!whole || answer.body == package.tarball, "wrong bytes of {} passed for right ones", package.path());
 }
 
-/// A server with a small and a large package of its own and of an upstream, all of them read once.
-async fn with_four() -> (Upstream, Server, Caller, [Package; 2], [Package; 2]) {
+/// A server with packages of its own and of an upstream, of every size that is treated differently, all of them read once.
+async fn with_six() -> (Upstream, Server, Caller, [Package; 3], [Package; 3]) {
     let make = |name: &str, bytes| Package::with(name, "1.0.0", json!({}), bytes);
-    let cached = [make("small", 2000), make("large", 600_000)];
-    let hosted = [make("@alice/small", 3000), make("@alice/large", 700_000)];
+    let cached = [make("small", 2000), make("large", 2_500_000), make("middling", 300_000)];
+    let hosted = [make("@alice/small", 3000), make("@alice/large", 2_700_000), make("@alice/middling", 400_000)];
     let upstream = Upstream::with(&cached);
     let server = Setup::default().upstream(&upstream).start().await;
     let token = server.publisher("alice").await;
@@ -49,16 +49,20 @@ async fn with_four() -> (Upstream, Server, Caller, [Package; 2], [Package; 2]) {
 
 #[tokio::test]
 async fn st06_a_flipped_bit_is_never_served() {
-    let (upstream, mut server, caller, cached, hosted) = with_four().await;
+    let (upstream, mut server, caller, cached, hosted) = with_six().await;
     for package in cached.iter().chain(&hosted) {
         flip(&file_of(&server, &package.tarball));
     }
     // Once in the running server, where small files are still in memory, and once after a restart.
     for round in 0..2 {
         for package in cached.iter().chain(&hosted) {
-            let part = caller.get(&format!("/npm{}", package.path())).header("range", "bytes=100-199").send().await;
-            assert!(part.cut || part.status >= 400 || part.body == package.tarball[100..200], "a wrong part of {}", package.path());
-            right_or_nothing(&fetch(&caller, package).await, package);
+            // The connection may break before the head, or after it.
+            let part = caller.get(&format!("/npm{}", package.path())).header("range", "bytes=100-199").try_send().await;
+            let right = |part: &Answer| part.cut || part.status >= 400 || part.body == package.tarball[100..200];
+            assert!(part.as_ref().is_none_or(right), "a wrong part of {}", package.path());
+            if let Some(answer) = caller.get(&format!("/npm{}", package.path())).try_send().await {
+                right_or_nothing(&answer, package);
+            }
         }
         for package in &cached {
             let answer = fetch(&caller, package).await.expect(200);
@@ -67,8 +71,9 @@ async fn st06_a_flipped_bit_is_never_served() {
         if round == 0 {
             assert!(server.stop().await.success());
             server.start_again().await;
-            flip(&file_of(&server, &cached[0].tarball));
-            flip(&file_of(&server, &cached[1].tarball));
+            for package in &cached {
+                flip(&file_of(&server, &package.tarball));
+            }
         }
     }
     assert!(upstream.count(&cached[1].path()) >= 3, "the large one was fetched again each time");
@@ -90,7 +95,7 @@ async fn st06_a_flipped_bit_is_never_served() {
 
 #[tokio::test]
 async fn st12_planted_links_are_not_followed() {
-    let (upstream, mut server, caller, cached, hosted) = with_four().await;
+    let (upstream, mut server, caller, cached, hosted) = with_six().await;
     assert!(server.stop().await.success());
     // Right bytes behind a link are wrong too: what they are tomorrow is somebody else's to say.
     let elsewhere = server.folder().join("elsewhere");
@@ -109,7 +114,7 @@ async fn st12_planted_links_are_not_followed() {
     std::fs::write(server.data().join("blobs/stray"), "stray").unwrap();
     server.start_again().await;
 
-    for package in &hosted {
+    for package in &hosted[..2] {
         fetch(&caller, package).await.expect(500);
     }
     assert!(fetch(&caller, &cached[1]).await.expect(200).body == cached[1].tarball);
@@ -129,7 +134,7 @@ async fn st12_planted_links_are_not_followed() {
 
 #[tokio::test]
 async fn a_new_upload_heals_a_lost_blob() {
-    let (_upstream, mut server, caller, _, hosted) = with_four().await;
+    let (_upstream, mut server, caller, _, hosted) = with_six().await;
     assert!(server.stop().await.success());
     std::fs::remove_file(file_of(&server, &hosted[1].tarball)).unwrap();
     server.start_again().await;
