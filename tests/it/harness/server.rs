@@ -115,8 +115,9 @@ impl Setup {
         let data = folder.join("data");
         let loopback = if self.engine.contains("allow_private") { "" } else { "allow_private = [\"127.0.0.1/32\"]\n" };
         let mut text = format!(
-            "{public_url}data_dir = {data:?}\n\n\
+            "{public_url}data_dir = \"{}\"\n\n\
              [server]\nlisten = [\"127.0.0.1:{port}\"]\n{}\n{}\n[upstream]\n{loopback}{}\n[registry]\n{}\n[blob]\n{}\n{}\n",
+            data.display(),
             self.server,
             tls.unwrap_or_default(),
             self.engine,
