@@ -16,6 +16,7 @@ use crate::access::{self, Action, Grant, Target};
 use crate::catalog::{Head, change as batch};
 use crate::ecosystem::Ecosystem;
 use crate::error::{Error, Kind, Result, Subject};
+use crate::event::Deed;
 use crate::http::Response;
 use crate::identity::{Account, RepositoryRole};
 use crate::name::{OwnerName, PackageName, RepositoryName};
@@ -113,7 +114,9 @@ pub(super) async fn change(call: Call<'_>) -> Result<Response> {
         if inherits == Some(true) && linked.is_none() {
             return Err(unprocessable(Subject::Repository, &"only a package that is linked to a repository can inherit its roles"));
         }
-        batch::edit(head, now, |package| {
+        let deed =
+            if visibility.is_some_and(|visibility| visibility != head.package.visibility) { Deed::VisibilityChanged } else { Deed::Linked };
+        batch::edit(head, deed, now, |package| {
             package.visibility = visibility.unwrap_or(package.visibility);
             package.repository = linked;
             package.inherits = linked.is_some() && inherits.unwrap_or(package.inherits);
@@ -163,7 +166,7 @@ pub(super) async fn grant_role(call: Call<'_>) -> Result<Response> {
         if roles.len() >= ROLES_LIMIT && !roles.contains_key(&principal) {
             return Err(Error::conflict(Subject::Package, "a package has at most 1000 roles; use a team"));
         }
-        batch::edit(head, now, |package| {
+        batch::edit(head, Deed::RolesChanged, now, |package| {
             package.roles.insert(principal, role);
         })
     };
@@ -178,7 +181,7 @@ pub(super) async fn withdraw_role(call: Call<'_>) -> Result<Response> {
         if !head.package.roles.contains_key(&principal) {
             return Err(Error::not_found(Subject::Package).saying("it has no role on this package"));
         }
-        batch::edit(head, now, |package| {
+        batch::edit(head, Deed::RolesChanged, now, |package| {
             package.roles.remove(&principal);
         })
     };

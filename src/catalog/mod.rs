@@ -14,6 +14,7 @@ use crate::access::{Grant, Policy, RepositoryPolicy};
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
+use crate::event;
 use crate::format::Maintainer;
 use crate::identity::{Identity, Sequence};
 use crate::name::{PackageKey, PackageName};
@@ -336,6 +337,14 @@ impl Catalog {
                 _ => return Ok(blobs),
             }
         }
+    }
+
+    /// What happened to packages, oldest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn events(&self, whose: event::Whose, after: Option<u64>, limit: usize) -> Result<Vec<event::Event>> {
+        event::read(&*self.0.store, whose, after, limit).await
     }
 
     /// A number for a new package or version.
