@@ -103,7 +103,7 @@ struct Inner {
     store: Arc<dyn Store>,
     blobs: Blobs,
     clock: Clock,
-    entries: moka::sync::Cache<PackageKey, Arc<Entry>>,
+    entries: quick_cache::sync::Cache<PackageKey, Arc<Entry>>,
     documents: Flights<PackageKey, Shared<(Arc<Entry>, Verdict)>>,
     /// Documents that were asked for anew a moment ago because a caller missed something in them.
     forced: moka::sync::Cache<PackageKey, ()>,
@@ -111,7 +111,7 @@ struct Inner {
     pretended: moka::sync::Cache<PackageKey, ()>,
     /// How long it takes an upstream to say that it has no such document, smoothed.
     absence_micros: AtomicU64,
-    files: moka::sync::Cache<PackageKey, Arc<KeptFile>>,
+    files: quick_cache::sync::Cache<PackageKey, Arc<KeptFile>>,
     fills: Flights<PackageKey, Shared<Filling>>,
 }
 
@@ -133,9 +133,9 @@ impl Fetcher {
             store,
             blobs,
             clock,
-            entries: moka::sync::Cache::new(100_000),
+            entries: quick_cache::sync::Cache::new(100_000),
             documents: Flights::default(),
-            files: moka::sync::Cache::new(200_000),
+            files: quick_cache::sync::Cache::new(200_000),
             fills: Flights::default(),
         }))
     }
@@ -175,7 +175,7 @@ impl Fetcher {
         } else if self.0.config.offline {
             return Err(offline());
         }
-        let landed = self.0.documents.join(key, self.refresh(key, upstream, ask, check, known.clone())).await;
+        let landed = Box::pin(self.0.documents.join(key, self.refresh(key, upstream, ask, check, known.clone()))).await;
         let error = match landed {
             Landed::Led(Ok((entry, verdict))) => return Ok(Fetched { entry, verdict }),
             Landed::Joined(Ok((entry, _))) => return Ok(Fetched { entry, verdict: Verdict::Joined }),
@@ -239,7 +239,7 @@ impl Fetcher {
         if let Some(entry) = self.0.entries.get(&key) {
             return Ok(Some(entry));
         }
-        let Some(stored) = ENTRIES.get(&*self.0.store, entry_key(upstream, path)).await? else { return Ok(None) };
+        let Some(stored) = Box::pin(ENTRIES.get(&*self.0.store, entry_key(upstream, path))).await? else { return Ok(None) };
         if let Some(body) = &stored.value.body
             && !self.0.blobs.contains(&body.digest).await?
         {
@@ -252,7 +252,7 @@ impl Fetcher {
 
     /// Forgets what memory holds of a document whose body turned out to be gone.
     pub fn forget(&self, upstream: &Upstream, ask: &Ask) {
-        self.0.entries.invalidate(&document_key(upstream, &ask.path));
+        self.0.entries.remove(&document_key(upstream, &ask.path));
     }
 
     /// The work of asking the upstream, as a flight's start.
