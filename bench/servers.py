@@ -152,11 +152,12 @@ def upstream(folder, files, port):
 
 class NginxPeer(Nginx):
     """Static files, and a cache in front of the upstream for the cold rows."""
-    def __init__(self, folder, files, upstream_port):
+    def __init__(self, folder, files, upstream_port, log=False):
         port = free_port()
+        log = f"access_log {folder}/nginx-access.log;" if log else ""
         super().__init__("nginx", folder, f"""proxy_cache_path {folder}/nginx-cache levels=1:2 keys_zone=c:50m max_size=20g inactive=24h use_temp_path=off;
   upstream up {{ server 127.0.0.1:{upstream_port}; keepalive 32; }}
-  server {{ listen 127.0.0.1:{port} reuseport backlog=4096; root {files}/static; gzip_static on; gzip_types application/json; default_type application/json;
+  server {{ listen 127.0.0.1:{port} reuseport backlog=4096; {log} root {files}/static; gzip_static on; gzip_types application/json; default_type application/json;
     location /cold- {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_cache c; proxy_cache_valid 200 24h;
       proxy_cache_lock on; proxy_buffers 32 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 1m; }} }}""", port)
 
@@ -205,7 +206,7 @@ web: {{ enable: false }}
 class Packhouse(Server):
     name = "packhouse"
 
-    def __init__(self, folder, upstream_origin):
+    def __init__(self, folder, upstream_origin, level="warn"):
         self.folder = folder
         port = free_port()
         program = ROOT / "target/release/packhouse"
@@ -214,7 +215,7 @@ class Packhouse(Server):
         config.write_text(f"""public_url = "http://127.0.0.1:{port}"
 data_dir = "{folder}/packhouse-data"
 [log]
-level = "warn"
+level = "{level}"
 [server]
 listen = ["127.0.0.1:{port}"]
 [upstream]

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -23,13 +23,14 @@ use crate::api::{self, Api};
 use crate::blob::Blobs;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
-use crate::config::{self, Config, LogFormat};
+use crate::config::{self, Config};
 use crate::ecosystem;
 use crate::error::{Error, Result, Subject};
 use crate::format::BaseUrl;
 use crate::http::HeaderValue;
 use crate::identity::{Identity, TokenText};
 use crate::jobs::{Jobs, Upkeep};
+use crate::observe::log;
 use crate::registry::{self, Registry};
 use crate::server::tls::Certificates;
 use crate::server::{Server, State};
@@ -148,7 +149,7 @@ impl Data {
 /// # Errors
 /// When it cannot start.
 pub fn serve(config: Config) -> Result<()> {
-    start_log(&config)?;
+    let _log = log::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::internal(Subject::Config, error))?;
     runtime.block_on(run(config))
@@ -310,15 +311,4 @@ fn keep_token(file: &Path, token: &TokenText) -> Result<()> {
         out.sync_all()
     });
     written.map_err(|error| Error::invalid(Subject::Config, format!("cannot write {}: {error}", file.display())))
-}
-
-fn start_log(config: &Config) -> Result<()> {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(&config.log.level).map_err(|error| Error::invalid(Subject::Config, format!("log.level: {error}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    let started = match config.log.format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.try_init(),
-    };
-    started.map_err(|error| Error::internal(Subject::Config, error))
 }

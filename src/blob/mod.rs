@@ -120,11 +120,22 @@ struct Inner {
     leases: Arc<Leases>,
     store: Arc<dyn Store>,
     index: Index,
-    small: moka::sync::Cache<Id, Bytes>,
+    small: quick_cache::sync::Cache<Id, Bytes, SmallWeight>,
     buffers: Arc<Buffers>,
     proved: Proved,
     /// Fills in progress; they share [`Config::spool_ahead_bytes`].
     fills: AtomicUsize,
+}
+
+/// What a blob in memory costs.
+#[derive(Clone)]
+struct SmallWeight;
+
+impl quick_cache::Weighter<Id, Bytes> for SmallWeight {
+    fn weight(&self, _: &Id, bytes: &Bytes) -> u64 {
+        // An entry costs about this much besides its bytes.
+        bytes.len() as u64 + 200
+    }
 }
 
 /// How much the blobs take.
@@ -163,11 +174,9 @@ impl Blobs {
         let root = root.to_path_buf();
         let disk = blocking(move || Disk::open(&root, free).map_err(failed)).await?;
         let index = Index::load(&*store).await?;
-        let small = moka::sync::Cache::builder()
-            .max_capacity(config.small_cache_bytes)
-            // An entry costs about this much besides its bytes.
-            .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len() + 200).unwrap_or(u32::MAX))
-            .build();
+        // A guess at how many there will be; only the weight is a limit.
+        let expected = usize::try_from(config.small_cache_bytes / (16 << 10)).unwrap_or(usize::MAX);
+        let small = quick_cache::sync::Cache::with_weighter(expected, config.small_cache_bytes, SmallWeight);
         let idle = usize::try_from(config.idle_buffer_bytes).unwrap_or(usize::MAX) / read::CHUNK;
         Ok(Self(Arc::new(Inner {
             leases: Arc::new(Leases::new(clock.clone(), Duration::from_secs(config.lease_seconds))),
@@ -203,7 +212,8 @@ impl Blobs {
             let frames = [bytes];
             sink.write(&frames)?;
             let [bytes] = frames;
-            let (digests, file) = sink.finish()?;
+            let digests = sink.digests();
+            let file = sink.finish()?;
             let lease = Staged::new(blobs.clone(), purpose, digests, bytes.len() as u64, file).keep_now()?;
             blobs.remember(lease.digest(), bytes);
             Ok(lease)
@@ -255,7 +265,7 @@ impl Blobs {
         small.insert(id, bytes.clone());
         // Whoever removed the blob since it was opened may have cleared the memory before this insert.
         if disk.size(&id).map_err(failed)?.is_none() {
-            small.invalidate(&id);
+            small.remove(&id);
         }
         Ok(Some(Blob::memory(*digest, bytes)))
     }
@@ -318,7 +328,7 @@ impl Blobs {
     fn remove_now(&self, id: &Id) -> Result<bool> {
         let Some(detached) = self.0.leases.unless_leased(id, || self.0.disk.detach(id)) else { return Ok(false) };
         self.0.index.forget(id);
-        self.0.small.invalidate(id);
+        self.0.small.remove(id);
         drop(detached.map_err(failed)?);
         Ok(true)
     }

@@ -82,7 +82,8 @@ impl BlobWriter {
         let (blobs, purpose, size) = (self.blobs.clone(), self.purpose, self.written);
         blocking(move || {
             sink.write(&frames)?;
-            let (digests, (temporary, file)) = sink.finish()?;
+            let digests = sink.digests();
+            let (temporary, file) = sink.finish()?;
             Ok(Staged { blobs, purpose, digests, size, temporary, file })
         })
         .await
@@ -213,16 +214,15 @@ impl Sink {
         Ok(&self.file.insert(file).1)
     }
 
-    /// The digests, and the file.
-    pub(super) fn finish(mut self) -> Result<(Digests, (Temporary, File))> {
-        self.file()?;
-        let file = self.file.ok_or_else(|| Error::internal(Subject::Blob, "no file"))?;
-        Ok((self.hasher.finish(), file))
+    /// The digests of all that was taken in, once.
+    pub(super) fn digests(&mut self) -> Digests {
+        std::mem::take(&mut self.hasher).finish()
     }
 
-    /// The digests alone; the file goes.
-    pub(super) fn digests(self) -> Digests {
-        self.hasher.finish()
+    /// The file.
+    pub(super) fn finish(mut self) -> Result<(Temporary, File)> {
+        self.file()?;
+        self.file.ok_or_else(|| Error::internal(Subject::Blob, "no file"))
     }
 }
 

@@ -82,8 +82,8 @@ struct Inner {
     identity: Arc<Identity>,
     clock: Clock,
     ids: Sequence,
-    heads: moka::sync::Cache<PackageKey, Remembered>,
-    files: moka::sync::Cache<PackageKey, Option<Arc<FileRow>>>,
+    heads: quick_cache::sync::Cache<PackageKey, Remembered>,
+    files: quick_cache::sync::Cache<PackageKey, Option<Arc<FileRow>>>,
     /// Count of changes; guards against remembering what was read before one.
     epoch: Mutex<u64>,
 }
@@ -112,8 +112,8 @@ impl Catalog {
             identity,
             clock,
             ids: Sequence::new("catalog"),
-            heads: moka::sync::Cache::new(200_000),
-            files: moka::sync::Cache::new(200_000),
+            heads: quick_cache::sync::Cache::new(200_000),
+            files: quick_cache::sync::Cache::new(200_000),
             epoch: Mutex::new(0),
         }))
     }
@@ -133,7 +133,7 @@ impl Catalog {
             return Ok(found.head);
         }
         let epoch = *self.epoch();
-        let head = self.read_head(ecosystem, name, generation).await?.map(Arc::new);
+        let head = Box::pin(self.read_head(ecosystem, name, generation)).await?.map(Arc::new);
         let now = self.epoch();
         if *now == epoch {
             self.0.heads.insert(key, Remembered { name: name.clone(), head: head.clone() });
@@ -227,7 +227,7 @@ impl Catalog {
         if let Some(found) = self.0.files.get(&key) {
             return Ok(found);
         }
-        let row = FILES.get(&*self.0.store, file_key(head.package.id, file)).await?.map(|stored| Arc::new(stored.value));
+        let row = Box::pin(FILES.get(&*self.0.store, file_key(head.package.id, file))).await?.map(|stored| Arc::new(stored.value));
         self.0.files.insert(key, row.clone());
         Ok(row)
     }
@@ -372,7 +372,7 @@ impl Catalog {
             fn drop(&mut self) {
                 let mut epoch = self.0.epoch();
                 *epoch += 1;
-                self.0.0.heads.invalidate(&self.1);
+                self.0.0.heads.remove(&self.1);
             }
         }
         let forget = Forget(self, PackageKey::new(ecosystem, name.as_str()));

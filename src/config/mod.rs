@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, Result, Subject};
+use crate::observe::log;
 use crate::{access, blob, identity, registry, server, store, upstream};
 
 mod check;
@@ -22,7 +23,7 @@ mod explain;
 mod sections;
 
 pub use check::read_secret;
-pub use sections::{Ecosystem, Log, LogFormat};
+pub use sections::Ecosystem;
 
 use explain::Document;
 
@@ -48,7 +49,7 @@ pub struct Config {
     /// Sockets and their limits.
     pub server: server::Config,
     /// Logging.
-    pub log: Log,
+    pub log: log::Config,
     /// Stored bytes.
     pub blob: blob::Config,
     /// Metadata files.
@@ -74,7 +75,7 @@ impl Default for Config {
             public_url: None,
             data_dir: PathBuf::from("packhouse-data"),
             server: server::Config::default(),
-            log: Log::default(),
+            log: log::Config::default(),
             blob: blob::Config::default(),
             store: store::redb::Config::default(),
             identity: identity::Config::default(),

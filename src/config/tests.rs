@@ -89,7 +89,7 @@ fn what_the_example_shows_commented_out_is_understood() {
 fn an_unknown_key_is_placed_and_the_known_ones_are_named() {
     insta::assert_snapshot!(
         problems("# a comment\n[log]\nlevl = \"info\"\n"),
-        @r#"packhouse.toml:3:1: unknown key "levl" in [log], expected format or level"#
+        @r#"packhouse.toml:3:1: unknown key "levl" in [log], expected one of format, level, buffer_limit_bytes"#
     );
     insta::assert_snapshot!(
         problems("[ecosystem.npm]\nenable = true"),

@@ -46,10 +46,19 @@ pub fn coding(headers: &HeaderMap) -> Coding {
 /// in `Accept` beats a wildcard. The first offer is the answer when the header is
 /// absent or nothing in it fits: sending something beats 406 for every client seen.
 #[must_use]
-pub fn media_type(headers: &HeaderMap, offers: &[&str]) -> usize {
+pub fn media_type<const N: usize>(headers: &HeaderMap, offers: &[&str; N]) -> usize {
+    // Of each offer, how exactly the best range names it and the quality that range gives it.
+    let mut found = [(0, 0); N];
+    for (range, quality) in items(headers, &header::ACCEPT) {
+        for (offer, found) in offers.iter().zip(&mut found) {
+            let precision = precision(range, offer);
+            if precision > found.0 {
+                *found = (precision, quality);
+            }
+        }
+    }
     let mut best = (0, 0);
-    for (index, offer) in offers.iter().enumerate() {
-        let quality = quality_of(headers, offer);
+    for (index, (_, quality)) in found.into_iter().enumerate() {
         if quality > best.1 {
             best = (index, quality);
         }
@@ -57,25 +66,16 @@ pub fn media_type(headers: &HeaderMap, offers: &[&str]) -> usize {
     best.0
 }
 
-/// The quality the client gives to a media type, in thousandths.
-fn quality_of(headers: &HeaderMap, offer: &str) -> u16 {
-    let family = offer.split('/').next().unwrap_or_default();
-    let mut found: Option<(u8, u16)> = None;
-    for (range, quality) in items(headers, &header::ACCEPT) {
-        let precision = if range.eq_ignore_ascii_case(offer) {
-            3
-        } else if range.strip_suffix("/*").is_some_and(|prefix| prefix.eq_ignore_ascii_case(family)) {
-            2
-        } else if range == "*/*" || range == "*" {
-            1
-        } else {
-            continue;
-        };
-        if found.is_none_or(|(known, _)| precision > known) {
-            found = Some((precision, quality));
-        }
+/// How exactly a range of `Accept` names a media type; zero if it does not.
+fn precision(range: &str, offer: &str) -> u8 {
+    if range.eq_ignore_ascii_case(offer) {
+        return 3;
     }
-    found.map_or(0, |(_, quality)| quality)
+    if range == "*/*" || range == "*" {
+        return 1;
+    }
+    let family = offer.split('/').next().unwrap_or_default();
+    if range.strip_suffix("/*").is_some_and(|prefix| prefix.eq_ignore_ascii_case(family)) { 2 } else { 0 }
 }
 
 /// The elements of a list header with their quality in thousandths.

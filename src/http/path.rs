@@ -37,6 +37,10 @@ pub fn segments(raw: &str) -> Result<Vec<Cow<'_, str>>, InvalidPath> {
 /// # Errors
 /// See the module text.
 pub fn decode(segment: &str) -> Result<Cow<'_, str>, InvalidPath> {
+    // Nearly every segment is plain; a dot at its beginning may be more than that.
+    if !segment.starts_with('.') && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~@+:".contains(&byte)) {
+        return Ok(Cow::Borrowed(segment));
+    }
     let decoded = percent_decode_str(segment).decode_utf8().map_err(|_| InvalidPath)?;
     let dots = |text: &str| text == "." || text == "..";
     if decoded.split('/').any(dots) || decoded.chars().any(|c| c.is_control() || c == '\\') {

@@ -74,22 +74,15 @@ impl Caller {
     pub fn login(&self) -> Option<&OwnerName> {
         self.signed().map(|signed| &signed.login)
     }
-
-    /// How the caller appears in logs: login and token id, never the token.
-    #[must_use]
-    pub fn display(&self) -> impl fmt::Display + '_ {
-        Logged(self)
-    }
 }
 
-struct Logged<'a>(&'a Caller);
-
-impl fmt::Display for Logged<'_> {
+/// How the caller appears in logs: login and token id, never the token.
+impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Caller::Anonymous => f.write_str("anonymous"),
-            Caller::System => f.write_str("system"),
-            Caller::Signed(signed) => write!(f, "{}#{}", signed.login, signed.token),
+        match self {
+            Self::Anonymous => f.write_str("anonymous"),
+            Self::System => f.write_str("system"),
+            Self::Signed(signed) => write!(f, "{}#{}", signed.login, signed.token),
         }
     }
 }

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::caller::{Caller, Signed};
 use super::credentials::{self, Credentials};
 use super::record::Token;
@@ -28,14 +30,17 @@ const FLUSH_CHUNK: usize = 256;
 
 /// The remembered callers and the uses not yet written.
 pub(super) struct Callers {
-    known: moka::sync::Cache<TokenHash, Arc<Known>>,
+    known: quick_cache::sync::Cache<TokenHash, Arc<Known>>,
     uses: Mutex<HashMap<TokenHash, Arc<Use>>>,
     lifetime: Duration,
 }
 
 struct Known {
     generation: u64,
+    /// By the wall clock, since a token's expiry is.
     until: Timestamp,
+    /// By the machine's monotonic clock, so that a wall clock that is set back cannot prolong an entry for ever.
+    deadline: Instant,
     caller: Arc<Caller>,
     noted: Arc<Use>,
 }
@@ -50,8 +55,7 @@ struct Use {
 impl Callers {
     pub(super) fn new(config: &Config) -> Self {
         let lifetime = Duration::from_secs(config.cache_seconds);
-        // moka's own time runs by the machine's monotonic clock, so a wall clock that is set back cannot prolong an entry for ever.
-        let known = moka::sync::Cache::builder().max_capacity(config.cached_callers).time_to_live(lifetime).build();
+        let known = quick_cache::sync::Cache::new(usize::try_from(config.cached_callers).unwrap_or(usize::MAX));
         Self { known, uses: Mutex::default(), lifetime }
     }
 
@@ -115,11 +119,13 @@ impl Identity {
         if let Some(known) = self.callers.known.get(&hash)
             && known.generation == generation
             && now < known.until
+            && Instant::now() < known.deadline
         {
             known.noted.seen.store(now.as_millis(), Ordering::Relaxed);
             return Ok(Arc::clone(&known.caller));
         }
-        let (token, signed) = self.load(hash, now).await.map_err(|error| match error.kind() {
+        // Boxed, as all that a hit does not need, so that a request's future is small: it is moved several times.
+        let (token, signed) = Box::pin(self.load(hash, now)).await.map_err(|error| match error.kind() {
             Kind::Unauthenticated | Kind::Unavailable => error,
             _ => Error::new(Kind::Unavailable, Subject::Store).because(error),
         })?;
@@ -127,7 +133,7 @@ impl Identity {
         noted.seen.store(now.as_millis(), Ordering::Relaxed);
         let until = now.plus(self.callers.lifetime).min(token.expires_at.unwrap_or(Timestamp::from_millis(i64::MAX)));
         let caller = Arc::new(Caller::Signed(signed));
-        let known = Known { generation, until, caller: Arc::clone(&caller), noted };
+        let known = Known { generation, until, deadline: Instant::now() + self.callers.lifetime, caller: Arc::clone(&caller), noted };
         self.callers.known.insert(hash, Arc::new(known));
         Ok(caller)
     }

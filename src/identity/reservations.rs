@@ -152,7 +152,7 @@ impl Identity {
         {
             return Ok(Arc::clone(&known.all));
         }
-        let rows = RESERVATIONS.scan(&*self.store, Key::new(), None, ECOSYSTEMS_LIMIT).await?;
+        let rows = Box::pin(RESERVATIONS.scan(&*self.store, Key::new(), None, ECOSYSTEMS_LIMIT)).await?;
         let all = Arc::new(Reservations(rows.into_iter().flat_map(|(_, stored)| stored.value).collect()));
         let until = now.plus(Duration::from_secs(self.config.cache_seconds));
         self.reservations.0.store(Some(Arc::new(Read { generation, until, all: Arc::clone(&all) })));

@@ -59,7 +59,7 @@ async fn the_first_start_makes_one_admin_and_shows_its_token_once() {
     let signed = caller.signed().unwrap();
     assert!(signed.site_admin);
     assert_eq!((signed.login.as_str(), signed.scopes), ("admin", Scopes::all()));
-    assert_eq!(caller.display().to_string(), format!("admin#{}", signed.token));
+    assert_eq!(caller.to_string(), format!("admin#{}", signed.token));
 }
 
 #[tokio::test]

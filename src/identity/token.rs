@@ -96,9 +96,8 @@ impl fmt::Debug for TokenHash {
 
 /// The CRC-32 of the random part in six base-62 digits, most significant first.
 fn checksum(random: &[u8]) -> [u8; CHECKSUM] {
-    let mut crc = flate2::Crc::new();
-    crc.update(random);
-    let mut rest = crc.sum();
+    // Of the implementations at hand this one is quick for a few bytes; others copy tables of 24 KiB first.
+    let mut rest = libdeflater::crc32(random);
     let mut digits = [b'0'; CHECKSUM];
     for digit in digits.iter_mut().rev() {
         *digit = ALPHABET[(rest % 62) as usize];

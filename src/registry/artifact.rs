@@ -66,7 +66,8 @@ impl Registry {
                 return Ok(whole(blob, Verdict::Hit));
             }
         }
-        self.fetch_file::<D>(grant, plan, file).await
+        // Boxed, so that the future of a hit is small.
+        Box::pin(self.fetch_file::<D>(grant, plan, file)).await
     }
 
     async fn kept_file(&self, grant: &Grant, upstream: &Upstream, file: &str) -> Result<Option<Blob>> {
@@ -118,13 +119,13 @@ impl Registry {
 
 /// A file that is arriving. A small one is waited for.
 async fn follow(spool: Spool, sha256: Option<Digest>, verdict: Verdict) -> Result<Artifact> {
+    // Who comes when all is there, but not recorded yet, has waited for nothing.
+    let verdict = if verdict == Verdict::Joined && spool.finished().now_or_never().is_some() { Verdict::Hit } else { verdict };
     let Some(length) = spool.length().filter(|length| *length <= WHOLE_BYTES) else {
         // The tag must be the one of the next request, and that is made from the SHA-256.
         let etag = sha256.map(|digest| entity_tag(&digest, None));
         return Ok(Artifact { size: spool.length(), content: Content::Spool(spool), etag, verdict });
     };
-    // Who comes when all is there, but not recorded yet, has waited for nothing.
-    let verdict = if verdict == Verdict::Joined && spool.finished().now_or_never().is_some() { Verdict::Hit } else { verdict };
     // Followed from the start, so that the bytes are here even if the disk had no room for them.
     let mut chunks = spool.chunks(None);
     let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
@@ -144,14 +145,12 @@ async fn follow(spool: Spool, sha256: Option<Digest>, verdict: Verdict) -> Resul
 impl Artifact {
     /// The answer to a request for this file: whole, a range of it, or «not modified».
     #[must_use]
-    pub fn respond(self, headers: &HeaderMap, media_type: &str, cache_control: &'static str) -> Response {
+    pub fn respond(self, headers: &HeaderMap, media_type: HeaderValue, cache_control: HeaderValue) -> Response {
         let mut response = self.answer(headers);
         let fields = response.headers_mut();
-        if let Ok(media_type) = HeaderValue::from_str(media_type) {
-            fields.insert(header::CONTENT_TYPE, media_type);
-        }
-        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
-        fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        fields.insert(header::CONTENT_TYPE, media_type);
+        fields.insert(header::CACHE_CONTROL, cache_control);
+        fields.insert(header::X_CONTENT_TYPE_OPTIONS, const { HeaderValue::from_static("nosniff") });
         response
     }
 
@@ -184,11 +183,13 @@ impl Artifact {
             }),
         };
         let fields = response.headers_mut();
+        // At once for all that follow, also the caller's.
+        fields.reserve(8);
         if let Some(etag) = self.etag {
             fields.insert(header::ETAG, etag);
         }
         if self.size.is_some() {
-            fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+            fields.insert(header::ACCEPT_RANGES, const { HeaderValue::from_static("bytes") });
         }
         fields.insert(CACHE_STATUS, self.verdict.header());
         response

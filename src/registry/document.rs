@@ -8,6 +8,7 @@
 //! have tens of megabytes.
 
 use std::any::Any;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -94,12 +95,13 @@ impl Registry {
 
     async fn render_from<D: Document>(&self, grant: &Grant, plan: &Plan, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Rendered> {
         let sources = self.gather::<D>(grant, plan, Need::Usual).await?;
-        let key = source_key(grant, &sources).with((form, at, coding));
+        let key = rendered_key(grant, &sources, form, at, coding);
         let kept = if let Some(kept) = self.rendered.get(&key).await {
             kept
         } else {
             let render = async { self.render::<D>(grant, &sources, form, at, coding).await.map(Arc::new) };
-            self.rendered.try_get_with(key, render).await.map_err(|error: Arc<Error>| error.repeat())?
+            // Boxed, so that the future of a hit is small.
+            Box::pin(self.rendered.try_get_with(key, render)).await.map_err(|error: Arc<Error>| error.repeat())?
         };
         Ok(Rendered { bytes: kept.bytes.clone(), etag: kept.etag.clone(), coding: kept.coding, verdict: sources.verdict })
     }
@@ -242,10 +244,10 @@ fn remembered<D: Document>(document: Arc<D>, size: u64) -> Parsed {
     Parsed { document, weight: u32::try_from(size.saturating_mul(5) / 4 + 512).unwrap_or(u32::MAX) }
 }
 
-fn source_key(grant: &Grant, sources: &Sources) -> PackageKey {
+fn rendered_key(grant: &Grant, sources: &Sources, form: impl Hash, at: &BaseUrl, coding: Coding) -> PackageKey {
     let generation = sources.hosted.as_ref().map(|head| (head.package.id, head.package.generation));
     let body = sources.upstream.as_ref().map(|(upstream, body)| (upstream.identity(), body.digest));
-    PackageKey::new(grant.ecosystem(), grant.name().as_str()).with((generation, body))
+    PackageKey::new(grant.ecosystem(), grant.name().as_str()).with((generation, body, form, at, coding))
 }
 
 fn parsed_key(name: &PackageName, digest: &Digest) -> PackageKey {

@@ -233,7 +233,7 @@ impl Registry {
                     _ => {
                         unhosted()?;
                         if merges.is_none() {
-                            self.pretend_absent(ecosystem, name).await?;
+                            Box::pin(self.pretend_absent(ecosystem, name)).await?;
                         }
                         return Err(Error::not_found(Subject::Package));
                     }
@@ -278,8 +278,18 @@ impl Registry {
 
 /// The entity tag of a representation: its digest, and the coding if it is not identity.
 fn entity_tag(digest: &Digest, coding: Option<&str>) -> HeaderValue {
-    let hex = &digest.hex()[..32];
-    let text = coding.map_or_else(|| format!("\"{hex}\""), |coding| format!("\"{hex}-{coding}\""));
+    let mut hex = [0; 32];
+    let length = digest.bytes().len().min(16);
+    // The slice has room for two characters a byte.
+    let _ = hex::encode_to_slice(&digest.bytes()[..length], &mut hex[..2 * length]);
+    let mut text = Vec::with_capacity(48);
+    text.push(b'"');
+    text.extend_from_slice(&hex[..2 * length]);
+    if let Some(coding) = coding {
+        text.push(b'-');
+        text.extend_from_slice(coding.as_bytes());
+    }
+    text.push(b'"');
     // Hex, a dash and a coding's name are always a valid value.
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }

@@ -3,9 +3,9 @@
 //! The line is written when the body is done or dropped, so it tells how much a
 //! client that left early has got.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,8 +13,11 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::http::{Body, Method, Response, Version};
-use crate::observe::{METRICS, Notes, Trace};
+use crate::http::{Body, HeaderValue, Method, Response, Uri, Version};
+use crate::identity::PREFIX;
+use crate::name::PackageName;
+use crate::observe::log::{self, Entry};
+use crate::observe::{METRICS, Notes, Tries};
 
 /// A response's body with its log line.
 pub struct Answer {
@@ -28,14 +31,16 @@ pub struct Line {
     pub client: IpAddr,
     /// The method.
     pub method: Method,
-    /// The path, without secrets.
-    pub path: String,
+    /// The address asked for; of it only the path is told, without secrets.
+    pub uri: Uri,
     /// The protocol's version.
     pub version: Version,
     /// The client's name for itself.
-    pub agent: String,
+    pub agent: Option<HeaderValue>,
     /// Notes of those who answered.
-    pub trace: Arc<Trace>,
+    pub notes: Notes,
+    /// Requests that were sent to upstreams meanwhile.
+    pub tries: Tries,
     /// When the head had been read.
     pub started: Instant,
     /// The answer's status.
@@ -50,7 +55,7 @@ impl Answer {
     /// Joins a response and its line.
     pub fn new(response: Response, mut line: Line) -> http::Response<Self> {
         line.status = response.status().as_u16();
-        METRICS.answered(&line.trace.notes(), line.status, line.started.elapsed());
+        METRICS.answered(&line.notes, line.status, line.started.elapsed());
         response.map(|body| {
             line.whole = body.is_empty();
             Self { body, line }
@@ -91,30 +96,100 @@ impl Drop for Answer {
     }
 }
 
+/// The target that filters know the line by.
+const TARGET: &str = "packhouse::request";
+
+/// Longest path in a log line, in characters.
+const PATH_LENGTH: usize = 1024;
+/// Longest piece of a header that a log line repeats, in characters.
+const HEADER_LENGTH: usize = 120;
+
 impl Line {
     fn write(&self, took: Duration) {
-        let Notes { ecosystem, caller, package, item, verdict, error } = self.trace.notes();
+        if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
+            return;
+        }
         // A body of known length that hyper sends in one piece for HEAD is never polled; that is no early end.
         let cut = !self.whole && self.method != Method::HEAD && self.status != 304;
-        tracing::info!(
-            target: "packhouse::request",
-            client = %self.client,
-            caller = caller.as_deref(),
-            method = %self.method,
-            path = self.path,
-            protocol = ?self.version,
-            status = self.status,
-            ecosystem,
-            package,
-            item,
-            cache = verdict,
-            upstream_tries = self.trace.tries().count(),
-            bytes = self.sent,
-            cut,
-            milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            agent = self.agent,
-            error,
-            "request"
-        );
+        log::entry(TARGET, "request", |entry| {
+            entry.word("client", self.client);
+            if let Some(caller) = &self.notes.caller {
+                entry.text("caller", &caller.to_string());
+            }
+            entry.word("method", self.method.as_str());
+            entry.text("path", &redacted(self.uri.path()));
+            entry.word("protocol", protocol(self.version));
+            entry.plain("status", self.status);
+            optional(entry, "ecosystem", self.notes.ecosystem);
+            optional(entry, "package", self.notes.package.as_ref().map(PackageName::as_str));
+            optional(entry, "item", self.notes.item.as_deref());
+            optional(entry, "cache", self.notes.verdict);
+            entry.plain("upstream_tries", self.tries.count());
+            entry.plain("bytes", self.sent);
+            entry.plain("cut", cut);
+            entry.plain("milliseconds", took.as_millis());
+            let agent = self.agent.as_ref().and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+            entry.text("agent", start(agent, HEADER_LENGTH));
+            optional(entry, "error", self.notes.error.as_deref());
+        });
+    }
+}
+
+fn optional(entry: &mut Entry<'_>, name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        entry.text(name, value);
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// The first so many characters.
+fn start(text: &str, characters: usize) -> &str {
+    if text.len() <= characters {
+        return text;
+    }
+    text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
+}
+
+/// A path for the log: a token in it is cut to its prefix.
+fn redacted(path: &str) -> Cow<'_, str> {
+    let path = start(path, PATH_LENGTH);
+    if memchr::memmem::find(path.as_bytes(), PREFIX.as_bytes()).is_none() {
+        return Cow::Borrowed(path);
+    }
+    let mut text = path.to_owned();
+    let mut from = 0;
+    while let Some(at) = text[from..].find(PREFIX) {
+        let start = from + at + PREFIX.len();
+        let end = text[start..].find(|c: char| !c.is_ascii_alphanumeric()).map_or(text.len(), |end| start + end);
+        text.replace_range(start..end, "…");
+        from = start;
+    }
+    Cow::Owned(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_in_paths_are_not_logged() {
+        let path = format!("/-/user/token/{PREFIX}abcDEF123/x/{PREFIX}zz");
+        assert_eq!(redacted(&path), format!("/-/user/token/{PREFIX}…/x/{PREFIX}…"));
+        assert_eq!(redacted("/plain"), "/plain");
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(start("äöü", 2), "äö");
+        assert_eq!(start("äöü", 3), "äöü");
+        assert_eq!(start("abc", 5), "abc");
+        assert_eq!(redacted(&"a".repeat(5000)).len(), PATH_LENGTH);
     }
 }

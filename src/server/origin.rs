@@ -4,6 +4,7 @@
 //! can send must not decide it where the operator has: with `public_url` set, it is
 //! that. Forwarding headers count only from trusted peers.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -33,11 +34,11 @@ pub struct Setting<'a> {
 
 /// Where the client thinks it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct Origin<'a> {
     /// Scheme, host and port, and a proxy's path prefix: `https://packages.example`.
-    pub url: String,
+    pub url: Cow<'a, str>,
     /// Host and port as the client named them, for choosing an ecosystem by host.
-    pub host: String,
+    pub host: &'a str,
     /// The client's address.
     pub client: IpAddr,
 }
@@ -46,7 +47,7 @@ pub struct Origin {
 ///
 /// # Errors
 /// [`Kind::Invalid`](crate::error::Kind::Invalid) when there is more than one host or a malformed one.
-pub fn origin(headers: &HeaderMap, uri: &Uri, setting: &Setting<'_>) -> Result<Origin> {
+pub fn origin<'a>(headers: &'a HeaderMap, uri: &'a Uri, setting: &Setting<'a>) -> Result<Origin<'a>> {
     let wrong = || Error::invalid(Subject::Request, "the request's host is missing, doubled or malformed");
     let mut hosts = headers.get_all(header::HOST).iter();
     let named = hosts.next().map(|value| value.to_str().map_err(|_| wrong())).transpose()?;
@@ -72,13 +73,13 @@ pub fn origin(headers: &HeaderMap, uri: &Uri, setting: &Setting<'_>) -> Result<O
     let own = setting.hosts.and_then(|base| super::router::own_host(host, base));
     let url = if let Some(public) = setting.public_url {
         // An ecosystem's own host keeps its name, with the scheme and port of the public address.
-        own.map_or_else(|| public.to_owned(), |label| with_label(public, label, setting.hosts.unwrap_or_default()))
+        own.map_or(Cow::Borrowed(public), |label| Cow::Owned(with_label(public, label, setting.hosts.unwrap_or_default())))
     } else {
         let secure = forwarded(&FORWARDED_PROTO).map_or(setting.tls, |scheme| scheme.eq_ignore_ascii_case("https"));
         let prefix = forwarded(&FORWARDED_PREFIX).filter(|prefix| is_prefix(prefix)).unwrap_or_default();
-        format!("{}://{host}{}", if secure { "https" } else { "http" }, prefix.trim_end_matches('/'))
+        Cow::Owned(format!("{}://{host}{}", if secure { "https" } else { "http" }, prefix.trim_end_matches('/')))
     };
-    Ok(Origin { url, host: host.to_owned(), client })
+    Ok(Origin { url, host, client })
 }
 
 /// The nearest address that is no trusted proxy.
@@ -117,8 +118,9 @@ mod tests {
         headers
     }
 
-    fn find(pairs: &[(&'static str, &'static str)], setting: &Setting<'_>) -> Result<Origin> {
-        origin(&headers(pairs), &Uri::from_static("/x"), setting)
+    fn find(pairs: &[(&'static str, &'static str)], setting: &Setting<'_>) -> Result<(String, IpAddr)> {
+        let (headers, uri) = (headers(pairs), Uri::from_static("/x"));
+        origin(&headers, &uri, setting).map(|origin| (origin.url.into_owned(), origin.client))
     }
 
     fn setting<'a>(public_url: Option<&'a str>, trusted_proxies: &'a [IpNet]) -> Setting<'a> {
@@ -127,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_host_decides_where_nothing_is_set() {
-        assert_eq!(find(&[("host", "build:8080")], &setting(None, &[])).unwrap().url, "http://build:8080");
+        assert_eq!(find(&[("host", "build:8080")], &setting(None, &[])).unwrap().0, "http://build:8080");
         for wrong in [&[][..], &[("host", "a"), ("host", "b")], &[("host", "a b")], &[("host", "a/b")], &[("host", "")]] {
             assert!(find(wrong, &setting(None, &[])).is_err(), "{wrong:?}");
         }
@@ -144,22 +146,23 @@ mod tests {
         ];
         let trusted = ["10.0.0.0/8".parse().unwrap()];
         let found = find(&pairs, &setting(None, &trusted)).unwrap();
-        assert_eq!((found.url.as_str(), found.client), ("https://outer.example/pkg", "1.2.3.4".parse().unwrap()));
+        assert_eq!((found.0.as_str(), found.1), ("https://outer.example/pkg", "1.2.3.4".parse().unwrap()));
         let found = find(&pairs, &setting(None, &[])).unwrap();
-        assert_eq!((found.url.as_str(), found.client), ("http://inner:1", "10.0.0.1".parse().unwrap()));
+        assert_eq!((found.0.as_str(), found.1), ("http://inner:1", "10.0.0.1".parse().unwrap()));
     }
 
     #[test]
     fn the_public_address_wins_and_own_hosts_keep_their_name() {
         let public = setting(Some("https://packages.example:8443"), &[]);
-        assert_eq!(find(&[("host", "evil.example")], &public).unwrap().url, "https://packages.example:8443");
-        assert_eq!(find(&[("host", "NPM.packages.example")], &public).unwrap().url, "https://npm.packages.example:8443");
+        assert_eq!(find(&[("host", "evil.example")], &public).unwrap().0, "https://packages.example:8443");
+        assert_eq!(find(&[("host", "NPM.packages.example")], &public).unwrap().0, "https://npm.packages.example:8443");
     }
 
     #[test]
     fn an_absolute_address_must_name_the_same_host() {
         let uri = Uri::from_static("http://other.example/x");
         assert!(origin(&headers(&[("host", "a.example")]), &uri, &setting(None, &[])).is_err());
-        assert_eq!(origin(&headers(&[]), &uri, &setting(None, &[])).unwrap().host, "other.example");
+        let none = headers(&[]);
+        assert_eq!(origin(&none, &uri, &setting(None, &[])).unwrap().host, "other.example");
     }
 }

@@ -1,6 +1,7 @@
 //! One request: who asks, who answers, and what is said when it goes wrong.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,13 +19,10 @@ use super::router::{self, Located};
 use crate::ecosystem::Ecosystem;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
-use crate::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Upload, header, reply, request};
+use crate::http::{HeaderValue, Method, Response, StatusCode, Upload, header, reply, request};
 use crate::identity::Caller;
 use crate::observe::{METRICS, Trace};
 use crate::registry::Call;
-
-/// Longest piece of a header that a log line repeats, in characters.
-const LOGGED: usize = 120;
 
 /// Counts wrong tokens by address, so that guessing is slow.
 pub struct FailedLogins {
@@ -62,8 +60,8 @@ pub async fn serve(
     failed_logins: &FailedLogins,
 ) -> http::Response<Answer> {
     let started = Instant::now();
-    let (parts, body) = request.into_parts();
-    let trace = Arc::new(Trace::default());
+    let (mut parts, body) = request.into_parts();
+    let trace = Trace::default();
     let setting = Setting {
         public_url: state.public_url.as_deref(),
         hosts: state.config.hosts.as_deref(),
@@ -71,23 +69,24 @@ pub async fn serve(
         peer: peer.ip(),
         tls,
     };
-    let origin = origin::origin(&parts.headers, &parts.uri, &setting);
+    let body = Upload::incoming(body, &parts.headers, Duration::from_secs(state.config.body_seconds));
+    let tries = trace.tries().clone();
+    let (response, client) = match origin::origin(&parts.headers, &parts.uri, &setting) {
+        Err(error) => (plain_error(&error), peer.ip()),
+        Ok(origin) => (tries.clone().counting(answer(state, &parts, body, &origin, &trace, failed_logins)).await, origin.client),
+    };
     let line = Line {
-        client: origin.as_ref().map_or(peer.ip(), |origin| origin.client),
-        method: parts.method.clone(),
-        path: redacted(parts.uri.path()),
+        client,
+        method: parts.method,
+        uri: parts.uri,
         version: parts.version,
-        agent: logged(&parts.headers, &header::USER_AGENT),
-        trace: Arc::clone(&trace),
+        agent: parts.headers.remove(header::USER_AGENT),
+        notes: trace.into_notes(),
+        tries,
         started,
         status: 0,
         sent: 0,
         whole: false,
-    };
-    let body = Upload::incoming(body, &parts.headers, Duration::from_secs(state.config.body_seconds));
-    let response = match origin {
-        Err(error) => plain_error(&error),
-        Ok(origin) => trace.tries().clone().counting(answer(state, &parts, body, &origin, &trace, failed_logins)).await,
     };
     Answer::new(response, line)
 }
@@ -96,11 +95,11 @@ async fn answer(
     state: &State,
     parts: &request::Parts,
     body: Upload,
-    origin: &Origin,
+    origin: &Origin<'_>,
     trace: &Trace,
     failed_logins: &FailedLogins,
 ) -> Response {
-    let own_host = state.config.hosts.as_deref().and_then(|base| router::own_host(&origin.host, base));
+    let own_host = state.config.hosts.as_deref().and_then(|base| router::own_host(origin.host, base));
     match router::locate(own_host, parts.uri.path()) {
         Located::Ecosystem(ecosystem, mount, rest) if state.enabled.iter().any(|name| name == ecosystem.info().name) => {
             let name = ecosystem.info().name;
@@ -124,7 +123,7 @@ async fn ecosystem_answer(
     ecosystem: &'static dyn Ecosystem,
     parts: &request::Parts,
     body: Upload,
-    (origin, mount, path): (&Origin, &str, &str),
+    (origin, mount, path): (&Origin<'_>, &str, &str),
     trace: &Trace,
     failed_logins: &FailedLogins,
 ) -> Result<Response> {
@@ -142,13 +141,14 @@ async fn ecosystem_answer(
         Err(error) => return Err(error),
     };
     if !matches!(*caller, Caller::Anonymous) {
-        trace.note(|notes| notes.caller = Some(caller.display().to_string()));
+        let shown: Arc<dyn Display + Send + Sync> = Arc::<Caller>::clone(&caller);
+        trace.note(|notes| notes.caller = Some(shown));
     }
     // An ecosystem's root paths and own hosts keep their mount's address where documents need one.
     let mount = if mount.is_empty() && is_root_path(ecosystem, path) && !is_own_host(state, origin) {
-        format!("/{}", ecosystem.info().mount)
+        Cow::Owned(format!("/{}", ecosystem.info().mount))
     } else {
-        mount.to_owned()
+        Cow::Borrowed(mount)
     };
     let call = Call {
         registry,
@@ -168,8 +168,8 @@ fn is_root_path(ecosystem: &dyn Ecosystem, path: &str) -> bool {
     ecosystem.info().root_paths.iter().any(|root| path.starts_with(root))
 }
 
-fn is_own_host(state: &State, origin: &Origin) -> bool {
-    state.config.hosts.as_deref().and_then(|base| router::own_host(&origin.host, base)).is_some()
+fn is_own_host(state: &State, origin: &Origin<'_>) -> bool {
+    state.config.hosts.as_deref().and_then(|base| router::own_host(origin.host, base)).is_some()
 }
 
 fn failed(ecosystem: &dyn Ecosystem, error: &Error, trace: &Trace) -> Response {
@@ -225,7 +225,7 @@ fn ready(state: &State) -> Response {
 }
 
 /// Says what this is and how clients are pointed at it.
-fn front_page(state: &State, origin: &Origin) -> Response {
+fn front_page(state: &State, origin: &Origin<'_>) -> Response {
     let mut text = format!("packhouse {}\n", env!("CARGO_PKG_VERSION"));
     for ecosystem in crate::ecosystem::ALL.iter().filter(|ecosystem| state.enabled.iter().any(|name| name == ecosystem.info().name)) {
         let base = BaseUrl::new(&format!("{}/{}", origin.url, ecosystem.info().mount));
@@ -237,35 +237,9 @@ fn front_page(state: &State, origin: &Origin) -> Response {
     reply::text(StatusCode::OK, text)
 }
 
-/// A path for the log: a token in it is cut to its prefix.
-fn redacted(path: &str) -> String {
-    let mut text: String = path.chars().take(1024).collect();
-    let mut from = 0;
-    while let Some(at) = text[from..].find(crate::identity::PREFIX) {
-        let start = from + at + crate::identity::PREFIX.len();
-        let end = text[start..].find(|c: char| !c.is_ascii_alphanumeric()).map_or(text.len(), |end| start + end);
-        text.replace_range(start..end, "…");
-        from = start;
-    }
-    text
-}
-
-fn logged(headers: &HeaderMap, name: &header::HeaderName) -> String {
-    headers.get(name).and_then(|value| value.to_str().ok()).map(|text| text.chars().take(LOGGED).collect()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tokens_in_paths_are_not_logged() {
-        let prefix = crate::identity::PREFIX;
-        let path = format!("/-/user/token/{prefix}abcDEF123/x/{prefix}zz");
-        let text = redacted(&path);
-        assert_eq!(text, format!("/-/user/token/{prefix}…/x/{prefix}…"));
-        assert_eq!(redacted("/plain"), "/plain");
-    }
 
     #[test]
     fn guessing_is_slowed_down_by_address() {

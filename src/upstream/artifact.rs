@@ -67,7 +67,7 @@ impl Fetcher {
         if let Some(kept) = self.0.files.get(&key) {
             return Ok(Some(kept));
         }
-        let Some(stored) = FILES.get(&*self.0.store, row_key(upstream, name, file)).await? else { return Ok(None) };
+        let Some(stored) = Box::pin(FILES.get(&*self.0.store, row_key(upstream, name, file))).await? else { return Ok(None) };
         let kept = Arc::new(stored.value);
         self.0.files.insert(key, Arc::clone(&kept));
         Ok(Some(kept))
@@ -75,7 +75,7 @@ impl Fetcher {
 
     /// Forgets a kept file whose blob turned out to be gone.
     pub fn forget_file(&self, upstream: &Upstream, name: &PackageName, file: &str) {
-        self.0.files.invalidate(&file_key(upstream, name, file));
+        self.0.files.remove(&file_key(upstream, name, file));
     }
 
     /// Starts to fetch a file, or joins those who wait for it.

@@ -102,7 +102,7 @@ struct Inner {
     store: Arc<dyn Store>,
     blobs: Blobs,
     clock: Clock,
-    entries: moka::sync::Cache<PackageKey, Arc<Entry>>,
+    entries: quick_cache::sync::Cache<PackageKey, Arc<Entry>>,
     documents: Flights<PackageKey, Shared<(Arc<Entry>, Verdict)>>,
     /// Documents that were asked for anew a moment ago because a caller missed something in them.
     forced: moka::sync::Cache<PackageKey, ()>,
@@ -110,7 +110,7 @@ struct Inner {
     unkept: moka::sync::Cache<Digest, Bytes>,
     /// What upstreams are asked for instead of a hidden name.
     decoy: String,
-    files: moka::sync::Cache<PackageKey, Arc<KeptFile>>,
+    files: quick_cache::sync::Cache<PackageKey, Arc<KeptFile>>,
     fills: Flights<PackageKey, Shared<Filling>>,
 }
 
@@ -139,9 +139,9 @@ impl Fetcher {
             store,
             blobs,
             clock,
-            entries: moka::sync::Cache::new(100_000),
+            entries: quick_cache::sync::Cache::new(100_000),
             documents: Flights::default(),
-            files: moka::sync::Cache::new(200_000),
+            files: quick_cache::sync::Cache::new(200_000),
             fills: Flights::default(),
         }))
     }
@@ -181,7 +181,7 @@ impl Fetcher {
         } else if self.0.config.offline {
             return Err(offline());
         }
-        let landed = self.0.documents.join(key, self.refresh(key, upstream, ask, check, known.clone())).await;
+        let landed = Box::pin(self.0.documents.join(key, self.refresh(key, upstream, ask, check, known.clone()))).await;
         let error = match landed {
             Landed::Led(Ok((entry, verdict))) => return Ok(Fetched { entry, verdict }),
             Landed::Joined(Ok((entry, _))) => return Ok(Fetched { entry, verdict: Verdict::Joined }),
@@ -235,7 +235,7 @@ impl Fetcher {
         if let Some(entry) = self.0.entries.get(&key) {
             return Ok(Some(entry));
         }
-        let Some(stored) = ENTRIES.get(&*self.0.store, entry_key(upstream, path)).await? else { return Ok(None) };
+        let Some(stored) = Box::pin(ENTRIES.get(&*self.0.store, entry_key(upstream, path))).await? else { return Ok(None) };
         if let Some(body) = &stored.value.body
             && !self.0.blobs.contains(&body.digest).await?
         {
@@ -248,7 +248,7 @@ impl Fetcher {
 
     /// Forgets what memory holds of a document whose body turned out to be gone.
     pub fn forget(&self, upstream: &Upstream, ask: &Ask) {
-        self.0.entries.invalidate(&document_key(upstream, &ask.path));
+        self.0.entries.remove(&document_key(upstream, &ask.path));
     }
 
     /// The work of asking the upstream, as a flight's start.

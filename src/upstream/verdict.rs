@@ -48,16 +48,16 @@ impl Verdict {
     /// The value of `Cache-Status`.
     #[must_use]
     pub const fn header(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Self::Hosted => "packhouse; detail=hosted",
-            Self::Hit => "packhouse; hit",
-            Self::Miss => "packhouse; fwd=uri-miss; stored",
-            Self::Joined => "packhouse; fwd=uri-miss; collapsed; stored",
-            Self::Revalidated => "packhouse; fwd=stale; fwd-status=304",
-            Self::StaleUpdating => "packhouse; hit; detail=stale-while-revalidate",
-            Self::StaleError => "packhouse; hit; detail=stale-if-error",
-            Self::StaleOffline => "packhouse; hit; detail=offline",
-            Self::PassedThrough => "packhouse; fwd=uri-miss",
-        })
+        match self {
+            Self::Hosted => const { HeaderValue::from_static("packhouse; detail=hosted") },
+            Self::Hit => const { HeaderValue::from_static("packhouse; hit") },
+            Self::Miss => const { HeaderValue::from_static("packhouse; fwd=uri-miss; stored") },
+            Self::Joined => const { HeaderValue::from_static("packhouse; fwd=uri-miss; collapsed; stored") },
+            Self::Revalidated => const { HeaderValue::from_static("packhouse; fwd=stale; fwd-status=304") },
+            Self::StaleUpdating => const { HeaderValue::from_static("packhouse; hit; detail=stale-while-revalidate") },
+            Self::StaleError => const { HeaderValue::from_static("packhouse; hit; detail=stale-if-error") },
+            Self::StaleOffline => const { HeaderValue::from_static("packhouse; hit; detail=offline") },
+            Self::PassedThrough => const { HeaderValue::from_static("packhouse; fwd=uri-miss") },
+        }
     }
 }

@@ -77,7 +77,8 @@ impl Filler {
         self.shared.moved.send_replace(());
     }
 
-    /// Proves length and digests, keeps the blob, and only then lets the readers have the rest.
+    /// Proves length and digests, lets the readers have the rest, and keeps the blob. The readers do not
+    /// wait for the disk to confirm it; a body that is in memory as a whole is not even written before they have it.
     ///
     /// # Errors
     /// `BadUpstream` when the length or a promised digest is not met. That the blob cannot
@@ -107,9 +108,10 @@ impl Filler {
         };
         // From here on the outcome does not depend on this future: if it is dropped, followers still learn of it.
         let concluding = Concluding(Arc::clone(&self.shared));
-        let Some(sink) = sink else { return Err(Error::internal(Subject::Blob, "a fill without its file")) };
+        let Some(mut sink) = sink else { return Err(Error::internal(Subject::Blob, "a fill without its file")) };
+        let early = self.shared.prove_small(&mut sink).inspect_err(|error| self.shared.fail(error))?;
         blocking(move || {
-            let outcome = concluding.0.conclude(sink);
+            let outcome = concluding.0.conclude(sink, early);
             if let Err(error) = &outcome {
                 concluding.0.fail(error);
             }
@@ -178,32 +180,63 @@ impl Shared {
         self.lock().window.storing = false;
     }
 
-    /// The end of a fill, on a blocking thread.
-    fn conclude(&self, mut sink: Sink) -> Result<Kept> {
+    /// Proves a small body that is all in memory, here and now: hashing it takes less than a thread's hop and
+    /// the file's making take, and those need not be waited for.
+    fn prove_small(&self, sink: &mut Sink) -> Result<Option<Digests>> {
+        let frames = {
+            let state = self.lock();
+            if state.window.received() > self.blobs.0.config.small_limit_bytes || !state.window.is_in_memory() {
+                return Ok(None);
+            }
+            state.window.unhashed(u64::MAX)
+        };
+        sink.hash(&frames);
+        let digests = self.prove(sink.digests())?;
+        self.announce(&digests);
+        Ok(Some(digests))
+    }
+
+    /// The end of a fill, on a blocking thread. `early` are the digests if the readers have the rest already.
+    fn conclude(&self, mut sink: Sink, early: Option<Digests>) -> Result<Kept> {
         let rest = self.lock().window.unhashed(u64::MAX);
-        sink.hash(&rest);
+        let is_early = early.is_some();
+        let digests = if let Some(digests) = early {
+            digests
+        } else {
+            sink.hash(&rest);
+            self.prove(sink.digests())?
+        };
         self.store(&mut sink, &rest);
-        let (size, storing) = {
+        let size = {
             let mut state = self.lock();
             let waiting = state.window.waiting();
             state.window.note_hashed(waiting);
-            (state.window.received(), state.window.storing)
+            state.window.received()
         };
-        let kept = if storing { self.keep(sink, size)? } else { (self.prove(sink.digests())?, None) };
-        let (digests, lease) = kept;
-        self.announce(&digests, size, lease.is_some());
+        if !is_early {
+            self.announce(&digests);
+        }
+        let lease = self.keep(sink, &digests, size);
         Ok(Kept { digests, size, lease })
     }
 
-    fn keep(&self, sink: Sink, size: u64) -> Result<(Digests, Option<Lease>)> {
-        let (digests, file) = sink.finish()?;
-        let digests = self.prove(digests)?;
-        let staged = Staged::new(self.blobs.clone(), Purpose::Cached, digests.clone(), size, file);
-        match staged.keep_now() {
-            Ok(lease) => Ok((digests, Some(lease))),
+    /// Makes the file a blob, if it was stored. An error of the disk is no error of the fill.
+    fn keep(&self, sink: Sink, digests: &Digests, size: u64) -> Option<Lease> {
+        if !self.lock().window.storing {
+            return None;
+        }
+        let staged = sink.finish().map(|file| Staged::new(self.blobs.clone(), Purpose::Cached, digests.clone(), size, file));
+        match staged.and_then(Staged::keep_now) {
+            Ok(lease) => {
+                let small = size <= self.blobs.0.config.small_limit_bytes;
+                if let Some(whole) = small.then(|| self.lock().window.whole()).flatten() {
+                    self.blobs.remember(&digests.sha256, whole);
+                }
+                Some(lease)
+            }
             Err(error) => {
                 self.pass_through(&error);
-                Ok((digests, None))
+                None
             }
         }
     }
@@ -217,19 +250,15 @@ impl Shared {
     }
 
     /// Lets readers have the rest.
-    fn announce(&self, digests: &Digests, size: u64, stored: bool) {
-        let small = size <= self.blobs.0.config.small_limit_bytes;
-        let whole = {
+    fn announce(&self, digests: &Digests) {
+        {
             let mut state = self.lock();
-            let whole = if small { state.window.whole() } else { None };
+            let size = state.window.received();
+            let small = size <= self.blobs.0.config.small_limit_bytes;
             // What is on disk need not stay in memory for as long as the slowest reader reads.
             let keep_frames = small || state.file.is_none();
             state.window.prove(keep_frames);
-            state.phase = Phase::Done(Finished { digests: digests.clone(), size, stored });
-            whole
-        };
-        if let (Some(whole), true) = (whole, stored) {
-            self.blobs.remember(&digests.sha256, whole);
+            state.phase = Phase::Done(Finished { digests: digests.clone(), size, stored: state.window.storing });
         }
         self.moved.send_replace(());
     }
@@ -269,7 +298,7 @@ impl Hashing {
             state.give_back(&mut self.sink);
             return None;
         }
-        Some(state.window.unhashed(4 * self.shared.blobs.0.config.write_coalesce_bytes))
+        Some(state.window.unhashed(self.shared.blobs.0.config.write_coalesce_bytes))
     }
 }
 

@@ -5,12 +5,14 @@
 //! window, or comes late, follows the growing file, so slow readers hold no memory and
 //! one fetch serves all. A reader that leaves ends nothing.
 //!
-//! The last frame is held back until length and digests have proved right and the blob
-//! is kept. When something is wrong every reader's stream ends with an error, so a bad
-//! body never ends cleanly, and nothing is kept.
+//! The last frame is held back until length and digests have proved right. When
+//! something is wrong every reader's stream ends with an error, so a bad body never
+//! ends cleanly, and nothing is kept. Once they are right nobody waits for the disk:
+//! the blob gets its name after its readers got their last byte.
 //!
 //! Hashing and writing run on a blocking thread for as long as a part's worth of bytes
-//! is waiting; a small body takes one hop to such a thread in all, at its end.
+//! is waiting; a small body is hashed where it is received and takes one hop to such a
+//! thread in all, after its end.
 //!
 //! A full disk does not end a fetch: from then on frames stay in memory until every
 //! reader had them, and the slowest one sets the pace.
@@ -71,7 +73,7 @@ pub struct Finished {
     pub digests: Digests,
     /// Size in bytes.
     pub size: u64,
-    /// Whether the blob is in the cache.
+    /// Whether the blob is in the cache or about to be; `false` if there is no room for it.
     pub stored: bool,
 }
 

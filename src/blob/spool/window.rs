@@ -173,9 +173,14 @@ impl Window {
         self.start() <= self.stored
     }
 
+    /// Whether no frame was dropped.
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.start() == 0
+    }
+
     /// All frames as one, if none was dropped.
     pub(super) fn whole(&self) -> Option<Bytes> {
-        if self.start() != 0 {
+        if !self.is_in_memory() {
             return None;
         }
         if let [only] = self.frames.as_slices().0

@@ -136,7 +136,7 @@ fn next_latest(head: &Head, gone: &[Stored<Version>], left: &[Stored<Version>]) 
 /// With the right that is missing, or a conflict when the revision is not the newest.
 pub async fn unpublish(call: &Call<'_>, name: &PackageName, revision: &str) -> Result<Response> {
     let (head, grant) = call.registry.grant_hosted(INFO.name, &call.caller, name, Action::Delete).await?;
-    call.trace.note(|notes| notes.package = Some(name.to_string()));
+    call.trace.note(|notes| notes.package = Some(name.clone()));
     check_revision(&head, Some(revision))?;
     call.registry.delete_package(&grant).await?;
     Ok(reply::json(StatusCode::OK, &serde_json::json!({ "ok": true })))
@@ -158,7 +158,7 @@ pub async fn unpublish_file(call: &Call<'_>, name: &PackageName) -> Result<Respo
 /// [`Kind::Invalid`] for a bad tag or a version that is not there.
 pub async fn put_tag(call: Call<'_>, name: &PackageName, tag: &str) -> Result<Response> {
     let (_, grant) = call.registry.grant_hosted(INFO.name, &call.caller, name, Action::Write).await?;
-    call.trace.note(|notes| notes.package = Some(name.to_string()));
+    call.trace.note(|notes| notes.package = Some(name.clone()));
     version::check_tag(tag)?;
     let tag = Tag::new(tag).map_err(|rule| Error::invalid(Subject::Tag, rule.0))?;
     let registry = call.registry;
@@ -183,7 +183,7 @@ pub async fn put_tag(call: Call<'_>, name: &PackageName, tag: &str) -> Result<Re
 /// [`Kind::NotFound`] when there is no such tag.
 pub async fn delete_tag(call: &Call<'_>, name: &PackageName, tag: &str) -> Result<Response> {
     let (_, grant) = call.registry.grant_hosted(INFO.name, &call.caller, name, Action::Write).await?;
-    call.trace.note(|notes| notes.package = Some(name.to_string()));
+    call.trace.note(|notes| notes.package = Some(name.clone()));
     if tag == "latest" {
         return Err(Error::invalid(Subject::Tag, "the dist-tag latest cannot be removed; point it at another version instead"));
     }
@@ -209,7 +209,7 @@ pub async fn set_access(call: Call<'_>, name: &PackageName) -> Result<Response> 
         access: Option<String>,
     }
     let (_, grant) = call.registry.grant_hosted(INFO.name, &call.caller, name, Action::Admin).await?;
-    call.trace.note(|notes| notes.package = Some(name.to_string()));
+    call.trace.note(|notes| notes.package = Some(name.clone()));
     let registry = call.registry;
     let body = read_json(call, SMALL_BODY_BYTES).await?;
     let said: Access = serde_json::from_slice(&body).map_err(|_| Error::invalid(Subject::Request, "the body is not an object"))?;

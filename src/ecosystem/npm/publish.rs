@@ -42,7 +42,7 @@ pub async fn put(call: Call<'_>, name: &PackageName, revision: Option<&str>) -> 
             return may_publish.map(|_| reply::empty(StatusCode::FORBIDDEN));
         }
     }
-    trace.note(|notes| notes.package = Some(name.to_string()));
+    trace.note(|notes| notes.package = Some(name.clone()));
     let received = receive(registry, body, may_publish.as_ref().err()).await?;
     let parsed = Body::parse(name, &received.json)?;
     match received.tarball {

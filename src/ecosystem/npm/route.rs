@@ -303,6 +303,12 @@ pub fn tarball_file(name: &PackageName, version: &str) -> String {
     format!("{}-{version}.tgz", bare(name))
 }
 
+/// The version in a tarball's file name, as [`tarball_file`] makes it.
+#[must_use]
+pub fn version_in_file<'a>(name: &PackageName, file: &'a str) -> Option<&'a str> {
+    file.strip_prefix(bare(name))?.strip_prefix('-')?.strip_suffix(".tgz")
+}
+
 fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
 }

@@ -156,7 +156,8 @@ impl Document for Packument {
     }
 
     fn promise(&self, file: &str) -> Option<Promise> {
-        let canonical = self.versions.iter().find(|version| route::tarball_file(&self.name, &version.number) == file);
+        let number = route::version_in_file(&self.name, file);
+        let canonical = number.and_then(|number| self.versions.iter().find(|version| version.number == number));
         let version = canonical.or_else(|| self.versions.iter().find(|version| version.upstream_file().as_deref() == Some(file)))?;
         Some(Promise { version: version.number.clone(), url: version.tarball_url()?, digests: version.digests() })
     }

@@ -1,17 +1,22 @@
-//! Every metric, and the notes that become a request's log line, in one file.
+//! Every metric, the notes that become a request's log line, and the log itself.
 //!
 //! One line per request says who asked for what, where the answer came from, how
 //! many bytes left and how long it took. It never holds a token, nor a name that
 //! the caller was told does not exist.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
+use crate::name::PackageName;
+
+pub mod log;
+
 /// Notes about one request, taken on the way down and written once at the end.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Trace {
     notes: Mutex<Notes>,
     tries: Tries,
@@ -53,14 +58,14 @@ impl Tries {
 }
 
 /// What a [`Trace`] holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Default)]
 pub struct Notes {
     /// The ecosystem that answered.
     pub ecosystem: Option<&'static str>,
-    /// The caller, as `login#token-id`.
-    pub caller: Option<String>,
+    /// The caller, shown as `login#token-id`.
+    pub caller: Option<Arc<dyn Display + Send + Sync>>,
     /// The canonical package name, once the caller may know of it.
-    pub package: Option<String>,
+    pub package: Option<PackageName>,
     /// The file or version.
     pub item: Option<String>,
     /// Where the answer came from, in one word.
@@ -75,10 +80,10 @@ impl Trace {
         note(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The notes so far.
+    /// The notes, once all are taken.
     #[must_use]
-    pub fn notes(&self) -> Notes {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn into_notes(self) -> Notes {
+        self.notes.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The count of upstream requests for this request.
@@ -101,6 +106,7 @@ pub struct Metrics {
     cached_bytes: IntGauge,
     cached_blobs: IntGauge,
     free_bytes: IntGauge,
+    dropped_lines: IntCounter,
 }
 
 /// The process's metrics. One set per process: counters are added to from everywhere and read in one place.
@@ -125,6 +131,7 @@ impl Metrics {
             cached_bytes: gauge("packhouse_cached_bytes", "Bytes of cached blobs"),
             cached_blobs: gauge("packhouse_cached_blobs", "Cached blobs"),
             free_bytes: gauge("packhouse_disk_free_bytes", "Free space on the data folder's disk"),
+            dropped_lines: counter("packhouse_log_dropped_lines_total", "Log lines dropped because nobody read them in time"),
             registry,
         }
     }
@@ -165,6 +172,16 @@ impl Metrics {
         self.cached_blobs.set(whole(count));
         self.cached_bytes.set(whole(bytes));
         self.free_bytes.set(whole(free));
+    }
+
+    /// Counts log lines that were not written.
+    pub fn dropped_lines(&self, lines: u64) {
+        self.dropped_lines.inc_by(lines);
+    }
+
+    #[cfg(test)]
+    fn dropped_lines_so_far(&self) -> u64 {
+        self.dropped_lines.get()
     }
 
     /// All metrics in Prometheus' text form.
