@@ -158,6 +158,9 @@ pub struct Package {
     /// Users who marked it with a star, by login.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stars: BTreeMap<String, bool>,
+    /// How many versions it has that are not deleted.
+    #[serde(default)]
+    pub versions: u64,
     /// Count of changes: a rendered document is valid for one generation.
     pub generation: u64,
     /// When the first version was published.

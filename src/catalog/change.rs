@@ -13,8 +13,8 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::{
-    BLOB_REFERENCES, FILES, FileRow, Head, NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key, name_key, owned_key, owner_key,
-    package_key, version_key,
+    BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key, listed_key,
+    name_key, owned_key, owner_key, package_key, version_key,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, Subject};
@@ -72,6 +72,7 @@ pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, versi
         // Publishing again under a deleted name begins anew; what was deleted stays deleted.
         package.tags.clear();
     }
+    package.versions += 1;
     if head.is_none_or(|head| head.package.deleted_at.is_some()) {
         come_alive(&mut batch, &package)?;
     }
@@ -95,6 +96,7 @@ pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, versi
     };
     VERSIONS.absent(&mut batch, version_key(package.id, &draft.number));
     VERSIONS.put(&mut batch, version_key(package.id, &draft.number), &record)?;
+    LISTED.put(&mut batch, listed_key(package.id, version), &Listed::of(&record))?;
     for file in &draft.files {
         let row = FileRow { version: draft.number.clone(), file: file.clone() };
         FILES.absent(&mut batch, file_key(package.id, &file.name));
@@ -116,6 +118,7 @@ fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
         roles: BTreeMap::from([(Principal::User(draft.publisher), Role::Admin)]),
         tags: BTreeMap::new(),
         stars: BTreeMap::new(),
+        versions: 0,
         generation: 0,
         created_at: now,
         updated_at: now,
@@ -165,6 +168,7 @@ pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option
     let gone = |number: &str| versions.iter().any(|stored| stored.value.number == number);
     remove(head, versions, now, |package| {
         package.tags.retain(|_, number| !gone(number));
+        package.versions = package.versions.saturating_sub(versions.len() as u64);
         package.tags.extend(moving);
     })
 }
@@ -177,7 +181,10 @@ pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option
 pub fn delete_package(head: &Head, live: &[Stored<Version>], now: Timestamp) -> Result<Batch> {
     // The mark tells what was deleted together from what was deleted before, so it is like no earlier one.
     let mark = now.max(head.package.updated_at.plus(Duration::from_millis(1)));
-    remove(head, live, mark, |package| package.deleted_at = Some(mark))
+    remove(head, live, mark, |package| {
+        package.deleted_at = Some(mark);
+        package.versions = 0;
+    })
 }
 
 /// Of all versions of a deleted package, those that were deleted together with it.
@@ -245,9 +252,11 @@ fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, S
             FILES.put(&mut batch, file_key(id, &file.name), &row)?;
         }
         VERSIONS.put(&mut batch, key(), &restored)?;
+        LISTED.put(&mut batch, listed_key(id, restored.id), &Listed::of(&restored))?;
     }
     let mut package = head.package.clone();
     package.deleted_at = None;
+    package.versions += versions.len() as u64;
     if let Some((tag, number)) = default {
         package.tags.entry(tag).or_insert(number);
     }
@@ -262,6 +271,7 @@ fn remove(head: &Head, versions: &[Stored<Version>], now: Timestamp, change: imp
         VERSIONS.unchanged(&mut batch, key(), stored);
         let deleted = Version { deleted_at: Some(now), updated_at: now, ..stored.value.clone() };
         VERSIONS.put(&mut batch, key(), &deleted)?;
+        LISTED.put(&mut batch, listed_key(head.package.id, deleted.id), &Listed::of(&deleted))?;
         for file in &stored.value.files {
             FILES.delete(&mut batch, file_key(head.package.id, &file.name));
         }
