@@ -36,11 +36,6 @@ impl Fields {
         self.members.get(name).filter(|value| !value.is_null())
     }
 
-    /// Whether the field was sent, be it as null.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.members.contains_key(name)
-    }
-
     /// A text.
     pub(crate) fn text(&self, name: &'static str) -> Outcome<Option<&str>> {
         self.value(name).map(|value| value.as_str().ok_or_else(|| self.wrong(name, "is not a string"))).transpose()

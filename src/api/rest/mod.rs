@@ -29,13 +29,23 @@ use crate::registry::Registry;
 
 mod fields;
 mod links;
+#[cfg(test)]
+mod matrix;
+mod organisations;
 mod package_access;
 mod packages;
 mod page;
 mod refusal;
+mod repositories;
 mod root;
 mod rows;
+mod site;
 mod table;
+mod teams;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod users;
 mod versions;
 mod view;
 
