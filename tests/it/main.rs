@@ -16,3 +16,5 @@ mod online;
 mod operation;
 mod proxy;
 mod proxy_faults;
+mod rest;
+mod rest_clients;
