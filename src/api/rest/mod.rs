@@ -30,7 +30,7 @@ use crate::registry::Registry;
 mod fields;
 mod links;
 #[cfg(test)]
-mod matrix;
+mod matrix_tests;
 mod organisations;
 mod package_access;
 mod packages;

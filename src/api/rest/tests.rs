@@ -439,7 +439,7 @@ async fn a_token_makes_none_that_may_more_or_lives_longer() {
     assert_eq!(post(r#"{"scopes":[],"expires_at":"2030-01-01T00:00:00Z"}"#).await.status, 422);
     assert_eq!(post(r#"{"scopes":["king"]}"#).await.status, 422);
     assert_eq!(post(r#"{"scopes":"repo"}"#).await.status, 422);
-    assert_eq!(post(r#"{}"#).await.body["errors"][0]["code"], "missing_field");
+    assert_eq!(post("{}").await.body["errors"][0]["code"], "missing_field");
     let scope = w.ask_with(Some(&text), Method::GET, "/user", "", &[]).await;
     assert_eq!((scope.status, scope.header("x-oauth-scopes")), (200, "read:packages"));
     let id = &made.body["id"];
