@@ -195,6 +195,9 @@ pub struct Version {
     /// Set when it is deleted. The record stays: the number is never reused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,
+    /// Whether its files were given up after it was deleted, so that it cannot come back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub purged: bool,
 }
 
 /// A file of a version.

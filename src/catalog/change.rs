@@ -93,6 +93,7 @@ pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, versi
         files: draft.files.clone(),
         deprecated: None,
         deleted_at: None,
+        purged: false,
     };
     VERSIONS.absent(&mut batch, version_key(package.id, &draft.number));
     VERSIONS.put(&mut batch, version_key(package.id, &draft.number), &record)?;
@@ -194,6 +195,32 @@ pub fn deleted_together(head: &Head, all: Vec<Stored<Version>>) -> Vec<Stored<Ve
     all.into_iter().filter(|stored| mark.is_some() && stored.value.deleted_at == mark).collect()
 }
 
+/// Gives up the files of deleted versions: their blobs are referred to no more, and
+/// they cannot be restored. Numbers and name stay used.
+///
+/// # Errors
+/// When a version is not deleted, which is a defect of the caller.
+pub fn purge(head: &Head, versions: &[Stored<Version>], now: Timestamp) -> Result<Batch> {
+    let id = head.package.id;
+    let mut batch = Batch::new();
+    PACKAGES.unchanged(&mut batch, package_key(id), &head.stored());
+    for stored in versions {
+        if stored.value.deleted_at.is_none() {
+            return Err(Error::internal(Subject::Version, "a live version was to be purged"));
+        }
+        let key = || version_key(id, &stored.value.number);
+        VERSIONS.unchanged(&mut batch, key(), stored);
+        for file in &stored.value.files {
+            BLOB_REFERENCES.delete(&mut batch, blob_key(&file.sha256, id, stored.value.id, &file.name));
+        }
+        let purged = Version { purged: true, files: Vec::new(), updated_at: now, ..stored.value.clone() };
+        VERSIONS.put(&mut batch, key(), &purged)?;
+        LISTED.put(&mut batch, listed_key(id, purged.id), &Listed::of(&purged))?;
+    }
+    touch(&mut batch, head.package.clone(), now)?;
+    Ok(batch)
+}
+
 /// Restores a deleted version of a live package. `default` is a tag to set if the package has none of that name.
 ///
 /// # Errors
@@ -240,6 +267,9 @@ pub fn restore_package(head: &Head, together: &[Stored<Version>], default: Optio
 
 fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, String)>, now: Timestamp) -> Result<Batch> {
     let id = head.package.id;
+    if versions.iter().any(|stored| stored.value.purged) {
+        return Err(Error::not_found(Subject::Version).saying("its files were given up after it was deleted"));
+    }
     let mut batch = Batch::new();
     PACKAGES.unchanged(&mut batch, package_key(id), &head.stored());
     for stored in versions {

@@ -69,11 +69,15 @@ pub struct Listed {
     /// When it was deleted, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,
+    /// Whether its files were given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub purged: bool,
 }
 
 impl Listed {
     fn of(version: &Version) -> Self {
-        Self { id: version.id, number: version.number.clone(), created_at: version.created_at, deleted_at: version.deleted_at }
+        let Version { id, created_at, deleted_at, purged, .. } = *version;
+        Self { id, number: version.number.clone(), created_at, deleted_at, purged }
     }
 }
 
@@ -416,6 +420,52 @@ impl Catalog {
                 _ => return Ok(blobs),
             }
         }
+    }
+
+    /// Packages with versions that were deleted before an instant and whose files are still kept.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn expired(&self, before: Timestamp) -> Result<Vec<Package>> {
+        const PAGE: usize = 10_000;
+        let store = &*self.0.store;
+        let mut found: Vec<Package> = Vec::new();
+        let mut after = None;
+        loop {
+            let rows = LISTED.scan(store, Key::new(), after, PAGE).await?;
+            for (key, row) in &rows {
+                if row.value.purged || row.value.deleted_at.is_none_or(|at| at >= before) {
+                    continue;
+                }
+                let id = KeyParts(key).number().map(PackageId);
+                let id = id.ok_or_else(|| Error::internal(Subject::Store, "malformed key in catalog.listed"))?;
+                // The rows of a package stand together.
+                if found.last().is_none_or(|last| last.id != id) {
+                    found.extend(self.package(id).await?);
+                }
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == PAGE => after = Some(key.clone()),
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    /// Gives up the files of a package's versions that were deleted before an instant; returns of how many.
+    /// Nothing is given up of a package that changes meanwhile; the next time does it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn purge(&self, grant: &Grant, before: Timestamp) -> Result<usize> {
+        let Some(head) = self.head(grant.ecosystem(), grant.name()).await? else { return Ok(0) };
+        let mut versions = self.all_versions(grant, &head).await?;
+        versions.retain(|stored| !stored.value.purged && stored.value.deleted_at.is_some_and(|at| at < before));
+        if versions.is_empty() {
+            return Ok(0);
+        }
+        let batch = change::purge(&head, &versions, self.0.clock.now())?;
+        let applied = self.commit(grant.ecosystem(), grant.name(), batch).await?;
+        Ok(if applied == Applied::Yes { versions.len() } else { 0 })
     }
 
     /// A number for a new package or version.

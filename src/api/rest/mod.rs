@@ -29,8 +29,6 @@ use crate::registry::Registry;
 
 mod fields;
 mod links;
-#[cfg(test)]
-mod matrix_tests;
 mod organisations;
 mod package_access;
 mod packages;

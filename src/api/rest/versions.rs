@@ -22,7 +22,8 @@ pub(super) async fn list(call: Call<'_>) -> Outcome {
     }
     let catalog = call.registry.catalog();
     let mut listed = catalog.listed(&found.grant, &found.head).await?;
-    listed.retain(|version| version.deleted_at.is_some() == (state == State::Deleted));
+    // What was given up cannot come back and is no longer spoken of.
+    listed.retain(|version| !version.purged && version.deleted_at.is_some() == (state == State::Deleted));
     let name = shown_name(&call, &found.owner, found.ecosystem, &found.head.package).await?;
     let mut items = Vec::new();
     for row in page.of(&listed) {

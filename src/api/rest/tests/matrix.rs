@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::tests::{Answer, World};
-use super::*;
+use super::{Answer, World};
+use crate::api::rest::*;
 use crate::identity::Scopes;
 use crate::package::Visibility;
 
