@@ -42,6 +42,7 @@ pub mod store;
 
 pub mod blob;
 
+pub mod event;
 pub mod identity;
 
 pub mod access;

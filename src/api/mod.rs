@@ -30,6 +30,7 @@ use crate::name::OwnerName;
 use crate::registry::Registry;
 
 mod accounts;
+mod audit;
 mod organisations;
 mod packages;
 mod repositories;
@@ -98,6 +99,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
     endpoint(Method::DELETE, "/repos/{login}/{repo}/roles/{principal}", Need::Operator(Scope::Repo), |call| {
         repositories::withdraw(call).boxed()
     }),
+    endpoint(Method::GET, "/audit", Need::Operator(Scope::AdminOrg), |call| audit::list(call).boxed()),
     endpoint(Method::GET, "/reservations", Need::Operator(Scope::ReadOrg), |call| reservations::list(call).boxed()),
     endpoint(Method::PUT, "/reservations/{ecosystem}/{pattern}", Need::Operator(Scope::AdminOrg), |call| {
         reservations::reserve(call).boxed()

@@ -324,6 +324,43 @@ async fn an_operator_changes_a_package() {
 }
 
 #[tokio::test]
+async fn every_change_is_in_the_audit_log() {
+    let f = with_packages().await;
+    let deeds = async |query: &str| -> Vec<String> {
+        let events = f.check(&format!("GET /audit{query}"), "", 200).await;
+        let line = |event: &Value| {
+            let text = |key: &str| event[key].as_str().unwrap_or("-").to_owned();
+            format!("{} {} {}", text("deed"), text("package"), text("version"))
+        };
+        events.as_array().unwrap().iter().map(line).collect()
+    };
+    f.tool("PATCH", "", r#"{"visibility":"public"}"#, 200).await;
+    f.tool("PUT", "/roles/user:bob", r#"{"role":"write"}"#, 204).await;
+    f.tool("DELETE", "/versions/1.1.0", "", 204).await;
+    f.tool("POST", "/versions/1.1.0/restore", "", 204).await;
+    f.tool("DELETE", "", "", 204).await;
+    let of_tool = [
+        "published @acme/tool 1.0.0",
+        "published @acme/tool 1.1.0",
+        "published @acme/tool 2.0.0-rc.1",
+        "visibility_changed @acme/tool -",
+        "roles_changed @acme/tool -",
+        "deleted @acme/tool 1.1.0",
+        "restored @acme/tool 1.1.0",
+        "deleted @acme/tool -",
+    ];
+    assert_eq!(deeds("?owner=acme").await, of_tool);
+    assert_eq!(deeds("?ecosystem=npm&name=%40acme%2Ftool").await, of_tool);
+    assert_eq!(deeds("?owner=eve").await, ["published eves 1.0.0"]);
+    assert_eq!(deeds("").await.len(), of_tool.len() + 1);
+    let first = f.check("GET /audit?limit=1", "", 200).await;
+    assert_eq!(deeds(&format!("?limit=1&after={}", first[0]["id"])).await, of_tool[1..2]);
+    f.check("GET /audit?owner=nobody", "", 404).await;
+    f.check("GET /audit?ecosystem=npm&name=nothing", "", 404).await;
+    f.check("GET /audit?owner=acme&name=x", "", 400).await;
+}
+
+#[tokio::test]
 async fn roles_go_to_those_who_can_have_one() {
     let f = with_packages().await;
     f.tool("PUT", "/roles/user:bob", r#"{"role":"write"}"#, 204).await;

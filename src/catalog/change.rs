@@ -1,4 +1,5 @@
-//! Changes of hosted packages, each a plain function from what was read to one batch.
+//! Changes of hosted packages, each a plain function from what was read to one batch
+//! and the name of what it does, for the log of events.
 //!
 //! Every change replaces the head on the condition that it is still the one that
 //! was read, and adds one to its generation. So two changes of one package never
@@ -18,10 +19,30 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, Subject};
+use crate::event::{About, Deed};
 use crate::name::{PackageName, Tag};
 use crate::package::{AccountId, File, Package, PackageId, Principal, RepositoryId, Role, Version, VersionId, Visibility};
 use crate::store::Batch;
 use crate::store::table::Stored;
+
+/// A change ready to be committed.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The conditions and changes. Empty when there is nothing to do.
+    pub batch: Batch,
+    /// What it does.
+    pub deed: Deed,
+    /// The package as it will be.
+    pub package: Package,
+    /// The versions it is about; none when it is about the package.
+    pub versions: Vec<About>,
+}
+
+impl From<Change> for Batch {
+    fn from(change: Change) -> Self {
+        change.batch
+    }
+}
 
 /// A version about to be published.
 #[derive(Clone, Debug)]
@@ -57,7 +78,7 @@ pub struct Draft {
 ///
 /// # Errors
 /// When a record cannot be encoded.
-pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, version: VersionId, now: Timestamp) -> Result<Batch> {
+pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, version: VersionId, now: Timestamp) -> Result<Change> {
     let mut batch = Batch::new();
     let mut package = if let Some(head) = head {
         PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
@@ -82,7 +103,7 @@ pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, versi
     if let Some(tag) = &draft.first_tag {
         package.tags.entry(tag.clone()).or_insert_with(|| draft.number.clone());
     }
-    touch(&mut batch, package.clone(), now)?;
+    let package = touch(&mut batch, package, now)?;
     let record = Version {
         id: version,
         number: draft.number.clone(),
@@ -104,7 +125,8 @@ pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, versi
         FILES.put(&mut batch, file_key(package.id, &file.name), &row)?;
         BLOB_REFERENCES.put(&mut batch, blob_key(&file.sha256, package.id, version, &file.name), &())?;
     }
-    Ok(batch)
+    let versions = vec![About { id: version, number: draft.number.clone() }];
+    Ok(Change { batch, deed: Deed::Published, package, versions })
 }
 
 fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
@@ -131,7 +153,7 @@ fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
 ///
 /// # Errors
 /// [`NotFound`](crate::error::Kind::NotFound) when the package was deleted meanwhile.
-pub fn edit(head: &Head, now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Batch> {
+pub fn edit(head: &Head, deed: Deed, now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Change> {
     if head.package.deleted_at.is_some() {
         return Err(Error::not_found(Subject::Package));
     }
@@ -139,23 +161,27 @@ pub fn edit(head: &Head, now: Timestamp, change: impl FnOnce(&mut Package)) -> R
     PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
     let mut package = head.package.clone();
     change(&mut package);
-    touch(&mut batch, package, now)?;
-    Ok(batch)
+    let package = touch(&mut batch, package, now)?;
+    Ok(Change { batch, deed, package, versions: Vec::new() })
 }
 
 /// Sets or removes the warnings of versions.
 ///
 /// # Errors
 /// As [`edit`].
-pub fn deprecate(head: &Head, versions: &[(Stored<Version>, Option<String>)], now: Timestamp) -> Result<Batch> {
-    let mut batch = edit(head, now, |_| {})?;
+pub fn deprecate(head: &Head, versions: &[(Stored<Version>, Option<String>)], now: Timestamp) -> Result<Change> {
+    let mut change = edit(head, Deed::Deprecated, now, |_| {})?;
+    if versions.is_empty() {
+        return Ok(Change { batch: Batch::new(), ..change });
+    }
     for (stored, warning) in versions {
         let key = || version_key(head.package.id, &stored.value.number);
-        VERSIONS.unchanged(&mut batch, key(), stored);
+        VERSIONS.unchanged(&mut change.batch, key(), stored);
         let changed = Version { deprecated: warning.clone(), updated_at: now, ..stored.value.clone() };
-        VERSIONS.put(&mut batch, key(), &changed)?;
+        VERSIONS.put(&mut change.batch, key(), &changed)?;
+        change.versions.push(about(stored));
     }
-    Ok(batch)
+    Ok(change)
 }
 
 /// Deletes versions: they vanish from index and download at once, and their numbers
@@ -165,13 +191,14 @@ pub fn deprecate(head: &Head, versions: &[(Stored<Version>, Option<String>)], no
 ///
 /// # Errors
 /// As [`edit`].
-pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option<(Tag, String)>, now: Timestamp) -> Result<Batch> {
+pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option<(Tag, String)>, now: Timestamp) -> Result<Change> {
     let gone = |number: &str| versions.iter().any(|stored| stored.value.number == number);
-    remove(head, versions, now, |package| {
+    let change = remove(head, versions, now, |package| {
         package.tags.retain(|_, number| !gone(number));
         package.versions = package.versions.saturating_sub(versions.len() as u64);
         package.tags.extend(moving);
-    })
+    })?;
+    Ok(Change { versions: versions.iter().map(about).collect(), ..change })
 }
 
 /// Deletes a package with all its live versions. The name stays taken. Its tags
@@ -179,7 +206,7 @@ pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option
 ///
 /// # Errors
 /// As [`edit`].
-pub fn delete_package(head: &Head, live: &[Stored<Version>], now: Timestamp) -> Result<Batch> {
+pub fn delete_package(head: &Head, live: &[Stored<Version>], now: Timestamp) -> Result<Change> {
     // The mark tells what was deleted together from what was deleted before, so it is like no earlier one.
     let mark = now.max(head.package.updated_at.plus(Duration::from_millis(1)));
     remove(head, live, mark, |package| {
@@ -232,7 +259,7 @@ pub fn restore_version(
     deleted: &Stored<Version>,
     default: Option<(Tag, String)>,
     now: Timestamp,
-) -> Result<Batch> {
+) -> Result<Change> {
     if head.package.deleted_at.is_some() {
         return Err(Error::conflict(Subject::Package, "the package is deleted; restore the package"));
     }
@@ -244,7 +271,8 @@ pub fn restore_version(
         let text = format!("the file name {} is another version's now; delete that version first", file.name);
         return Err(Error::conflict(Subject::File, text));
     }
-    bring_back(head, std::slice::from_ref(deleted), default, now)
+    let change = bring_back(head, std::slice::from_ref(deleted), default, now)?;
+    Ok(Change { versions: vec![about(deleted)], ..change })
 }
 
 /// Restores a deleted package with the versions that were [deleted together with
@@ -253,19 +281,19 @@ pub fn restore_version(
 /// # Errors
 /// [`Conflict`](crate::error::Kind::Conflict) when the package is not deleted, or
 /// was published anew since.
-pub fn restore_package(head: &Head, together: &[Stored<Version>], default: Option<(Tag, String)>, now: Timestamp) -> Result<Batch> {
+pub fn restore_package(head: &Head, together: &[Stored<Version>], default: Option<(Tag, String)>, now: Timestamp) -> Result<Change> {
     let Some(mark) = head.package.deleted_at else {
         return Err(Error::conflict(Subject::Package, "the package is not deleted"));
     };
     if together.iter().any(|stored| stored.value.deleted_at != Some(mark)) {
         return Err(Error::internal(Subject::Version, "a version was not deleted together with its package"));
     }
-    let mut batch = bring_back(head, together, default, now)?;
-    come_alive(&mut batch, &head.package)?;
-    Ok(batch)
+    let mut change = bring_back(head, together, default, now)?;
+    come_alive(&mut change.batch, &head.package)?;
+    Ok(change)
 }
 
-fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, String)>, now: Timestamp) -> Result<Batch> {
+fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, String)>, now: Timestamp) -> Result<Change> {
     let id = head.package.id;
     if versions.iter().any(|stored| stored.value.purged) {
         return Err(Error::not_found(Subject::Version).saying("its files were given up after it was deleted"));
@@ -290,23 +318,24 @@ fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, S
     if let Some((tag, number)) = default {
         package.tags.entry(tag).or_insert(number);
     }
-    touch(&mut batch, package, now)?;
-    Ok(batch)
+    let package = touch(&mut batch, package, now)?;
+    Ok(Change { batch, deed: Deed::Restored, package, versions: Vec::new() })
 }
 
-fn remove(head: &Head, versions: &[Stored<Version>], now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Batch> {
-    let mut batch = edit(head, now, change)?;
+fn remove(head: &Head, versions: &[Stored<Version>], now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Change> {
+    let mut removal = edit(head, Deed::Deleted, now, change)?;
+    let batch = &mut removal.batch;
     for stored in versions {
         let key = || version_key(head.package.id, &stored.value.number);
-        VERSIONS.unchanged(&mut batch, key(), stored);
+        VERSIONS.unchanged(batch, key(), stored);
         let deleted = Version { deleted_at: Some(now), updated_at: now, ..stored.value.clone() };
-        VERSIONS.put(&mut batch, key(), &deleted)?;
-        LISTED.put(&mut batch, listed_key(head.package.id, deleted.id), &Listed::of(&deleted))?;
+        VERSIONS.put(batch, key(), &deleted)?;
+        LISTED.put(batch, listed_key(head.package.id, deleted.id), &Listed::of(&deleted))?;
         for file in &stored.value.files {
-            FILES.delete(&mut batch, file_key(head.package.id, &file.name));
+            FILES.delete(batch, file_key(head.package.id, &file.name));
         }
     }
-    Ok(batch)
+    Ok(removal)
 }
 
 /// Marks that one more package of its owner is live: whoever found the owner without any must look again.
@@ -315,9 +344,15 @@ fn come_alive(batch: &mut Batch, package: &Package) -> Result<()> {
     OWNERS.put(batch, owner_key(package.owner), &(package.id, package.generation + 1))
 }
 
-fn touch(batch: &mut Batch, mut package: Package, now: Timestamp) -> Result<()> {
+fn about(stored: &Stored<Version>) -> About {
+    About { id: stored.value.id, number: stored.value.number.clone() }
+}
+
+/// Puts the package's record, one generation on, and returns it.
+fn touch(batch: &mut Batch, mut package: Package, now: Timestamp) -> Result<Package> {
     package.generation += 1;
     // Never back, also when the clock goes back: deletion marks stay apart by it.
     package.updated_at = now.max(package.updated_at);
-    PACKAGES.put(batch, package_key(package.id), &package)
+    PACKAGES.put(batch, package_key(package.id), &package)?;
+    Ok(package)
 }

@@ -14,6 +14,7 @@ use crate::access::{Grant, Policy, RepositoryPolicy};
 use crate::clock::{Clock, Timestamp};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
+use crate::event;
 use crate::format::Maintainer;
 use crate::identity::{Identity, Sequence};
 use crate::name::{PackageKey, PackageName};
@@ -466,6 +467,14 @@ impl Catalog {
         let batch = change::purge(&head, &versions, self.0.clock.now())?;
         let applied = self.commit(grant.ecosystem(), grant.name(), batch).await?;
         Ok(if applied == Applied::Yes { versions.len() } else { 0 })
+    }
+
+    /// What happened to packages, oldest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn events(&self, whose: event::Whose, after: Option<u64>, limit: usize) -> Result<Vec<event::Event>> {
+        event::read(&*self.0.store, whose, after, limit).await
     }
 
     /// A number for a new package or version.

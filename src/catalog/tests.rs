@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use super::change::{delete_package, delete_versions, deleted_together, edit, publish, restore_package, restore_version};
 use super::*;
 use crate::clock::Timestamp;
+use crate::event::Deed;
 use crate::identity::NewUser;
 use crate::name::{OwnerName, RepositoryName, Tag};
 use crate::package::Visibility;
@@ -90,8 +91,8 @@ impl Fixture {
         self.try_head().await.unwrap()
     }
 
-    async fn commit(&self, batch: Batch) -> Applied {
-        self.catalog.commit(ECOSYSTEM, &self.name, batch).await.unwrap()
+    async fn commit(&self, change: impl Into<Batch>) -> Applied {
+        self.catalog.commit(ECOSYSTEM, &self.name, change.into()).await.unwrap()
     }
 
     async fn publish_draft(&self, draft: &Draft) -> Applied {
@@ -174,12 +175,12 @@ async fn a_head_is_remembered_until_it_or_identity_changes() {
     f.publish("1.0.0").await;
     let first = f.head().await;
     assert!(Arc::ptr_eq(&first, &f.head().await));
-    let batch = edit(&first, f.now(), |package| package.visibility = Visibility::Public).unwrap();
+    let batch = edit(&first, Deed::VisibilityChanged, f.now(), |package| package.visibility = Visibility::Public).unwrap();
     f.commit(batch).await;
     assert_eq!(f.head().await.policy.visibility, Visibility::Public);
 
     let repository = f.identity.create_repository(f.owner, RepositoryName::new("web").unwrap(), Visibility::Private).await.unwrap();
-    f.commit(edit(&*f.head().await, f.now(), |package| package.repository = Some(repository.id)).unwrap()).await;
+    f.commit(edit(&*f.head().await, Deed::Linked, f.now(), |package| package.repository = Some(repository.id)).unwrap()).await;
     assert_eq!(f.head().await.policy.repository.as_ref().unwrap().visibility, Visibility::Private);
     f.identity.set_visibility(repository.id, Visibility::Internal).await.unwrap();
     assert_eq!(f.head().await.policy.repository.as_ref().unwrap().visibility, Visibility::Internal);
@@ -225,7 +226,7 @@ async fn what_was_read_before_a_change_is_not_remembered_after_it() {
 
     let mut reading = std::pin::pin!(f.try_head());
     assert!((&mut reading).now_or_never().is_none(), "it has read and waits");
-    f.commit(edit(&head, f.now(), |package| package.visibility = Visibility::Public).unwrap()).await;
+    f.commit(edit(&head, Deed::Linked, f.now(), |package| package.visibility = Visibility::Public).unwrap()).await;
     slow.may.add_permits(10);
     assert_eq!(reading.await.unwrap().policy.visibility, Visibility::Private, "it began before the change");
     assert_eq!(f.head().await.policy.visibility, Visibility::Public);
@@ -236,7 +237,7 @@ async fn a_change_on_an_old_head_is_stale_and_changes_nothing() {
     let f = fixture().await;
     f.publish("1.0.0").await;
     let head = f.head().await;
-    let change = || edit(&head, f.now(), |package| package.visibility = Visibility::Public).unwrap();
+    let change = || edit(&head, Deed::Linked, f.now(), |package| package.visibility = Visibility::Public).unwrap();
     assert_eq!(f.commit(change()).await, Applied::Yes);
     assert_eq!(f.commit(change()).await, Applied::Stale);
     assert_eq!(f.head().await.package.generation, head.package.generation + 1);
@@ -294,7 +295,7 @@ async fn a_restored_package_is_as_it_was() {
     assert_eq!(f.delete_package().await, Applied::Yes);
     assert!(f.head().await.package.deleted_at.is_some());
     assert!(f.live().await.is_empty() && !f.has_file("tool-1.0.0.tgz").await);
-    for refused in [edit(&*f.head().await, f.now(), |_| {}), delete_package(&*f.head().await, &[], f.now())] {
+    for refused in [edit(&*f.head().await, Deed::Linked, f.now(), |_| {}), delete_package(&*f.head().await, &[], f.now())] {
         assert_eq!(refused.unwrap_err().kind(), Kind::NotFound);
     }
     assert_eq!(f.restore_version("1.0.0").await.unwrap_err().kind(), Kind::Conflict);
@@ -342,7 +343,7 @@ async fn heads_come_in_the_order_of_names_and_deleted_ones_too() {
         let name = PackageName::new(name).unwrap();
         let draft = draft(ECOSYSTEM, &name, f.owner, "1.0.0");
         let id = f.catalog.next_id().await.unwrap();
-        f.catalog.commit(ECOSYSTEM, &name, publish(None, &draft, PackageId(id), VersionId(id), f.now()).unwrap()).await.unwrap();
+        f.catalog.commit(ECOSYSTEM, &name, publish(None, &draft, PackageId(id), VersionId(id), f.now()).unwrap().into()).await.unwrap();
     }
     f.publish("1.0.0").await;
     f.delete_package().await;
@@ -370,7 +371,7 @@ async fn an_account_goes_only_without_live_packages() {
     let unowned = f.catalog.owns_nothing(f.owner).await.unwrap();
     let head = f.head().await;
     let mut revived = publish(Some(&head), &f.draft("2.0.0"), head.package.id, VersionId(99), f.now()).unwrap();
-    f.identity.expect_live(&mut revived, f.owner).await.unwrap();
+    f.identity.expect_live(&mut revived.batch, f.owner).await.unwrap();
     f.identity.delete_account(f.owner, unowned).await.unwrap();
     assert_eq!(f.commit(revived).await, Applied::Stale, "the account went in between");
     assert!(f.head().await.policy.owner_is_organisation, "roles on it count for nobody");
@@ -468,7 +469,7 @@ async fn attempt(f: &Fixture, step: &Step) -> bool {
             Err(_) => false,
         },
         Step::RestorePackage => made(f.restore_package().await),
-        Step::Edit => match edit(&head, f.now(), |_| {}) {
+        Step::Edit => match edit(&head, Deed::Linked, f.now(), |_| {}) {
             Ok(batch) => f.commit(batch).await == Applied::Yes,
             Err(_) => false,
         },
@@ -486,7 +487,7 @@ async fn what_was_deleted_long_ago_gives_its_blobs_up_and_cannot_come_back() {
         let head = f.try_head().await.unwrap();
         let gone = f.catalog.version(&grant, &head, number).await.unwrap().unwrap();
         let batch = delete_versions(&head, &[gone], None, f.catalog.clock().now()).unwrap();
-        assert_eq!(f.catalog.commit(ECOSYSTEM, &f.name, batch).await.unwrap(), Applied::Yes);
+        assert_eq!(f.catalog.commit(ECOSYSTEM, &f.name, batch.into()).await.unwrap(), Applied::Yes);
     };
     delete("1.0.0").await;
     f.catalog.clock().advance(Duration::from_secs(100));
@@ -515,7 +516,7 @@ async fn an_owners_packages_are_listed_by_ecosystem_in_pages() {
         for ecosystem in [ECOSYSTEM, "other"] {
             let ids = (PackageId(f.catalog.next_id().await.unwrap()), VersionId(f.catalog.next_id().await.unwrap()));
             let batch = publish(None, &draft(ecosystem, &name, f.owner, "1.0.0"), ids.0, ids.1, f.catalog.clock().now()).unwrap();
-            assert_eq!(f.catalog.commit(ecosystem, &name, batch).await.unwrap(), Applied::Yes);
+            assert_eq!(f.catalog.commit(ecosystem, &name, batch.into()).await.unwrap(), Applied::Yes);
         }
     }
     let mut seen = Vec::new();

@@ -10,12 +10,12 @@ use std::time::Duration;
 use super::Registry;
 use super::publish::{TRIES, contended};
 use crate::access::{Action, Grant};
+use crate::catalog::change::Change;
 use crate::catalog::{Applied, Head, change};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, Subject};
 use crate::name::Tag;
 use crate::package::Version;
-use crate::store::Batch;
 use crate::store::table::Stored;
 
 /// The refusal to delete the last version, in GitHub's words.
@@ -100,7 +100,7 @@ impl Registry {
     async fn restore(
         &self,
         grant: &Grant,
-        build: impl Fn(&Head, Vec<Stored<Version>>, Timestamp) -> Result<Batch> + Send + Sync,
+        build: impl Fn(&Head, Vec<Stored<Version>>, Timestamp) -> Result<Change> + Send + Sync,
     ) -> Result<()> {
         grant.require(Action::Admin)?;
         let (ecosystem, name) = (grant.ecosystem(), grant.name());
@@ -108,9 +108,9 @@ impl Registry {
         for _ in 0..TRIES {
             let head = self.catalog().head(ecosystem, name).await?.ok_or_else(|| Error::not_found(Subject::Package))?;
             let all = self.catalog().all_versions(grant, &head).await?;
-            let mut batch = build(&head, all, self.clock().now())?;
-            self.expect_owner(&mut batch, head.package.owner).await?;
-            if self.catalog().commit(ecosystem, name, batch).await? == Applied::Yes {
+            let mut change = build(&head, all, self.clock().now())?;
+            self.expect_owner(&mut change.batch, head.package.owner).await?;
+            if self.commit(grant, change).await? == Applied::Yes {
                 return Ok(());
             }
         }

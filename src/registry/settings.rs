@@ -2,9 +2,12 @@
 
 use super::Registry;
 use crate::access::{Action, Grant};
+use crate::catalog::change::Change;
 use crate::catalog::{Head, change};
 use crate::error::{Error, Kind, Result, Subject};
+use crate::event::Deed;
 use crate::package::{Principal, RepositoryId, Role, Visibility};
+use crate::store::Batch;
 
 /// Most roles on one package; teams hold more people.
 const ROLES_LIMIT: usize = 1000;
@@ -39,11 +42,15 @@ impl Registry {
             if permanent && hides && head.package.visibility == Visibility::Public {
                 return Err(refused(Subject::Package, "a public package stays public: others depend on it"));
             }
-            change::edit(head, now, |package| {
-                package.visibility = settings.visibility.unwrap_or(package.visibility);
-                package.repository = linked;
-                package.inherits = linked.is_some() && settings.inherits.unwrap_or(package.inherits);
-            })
+            let visibility = settings.visibility.unwrap_or(head.package.visibility);
+            let inherits = linked.is_some() && settings.inherits.unwrap_or(head.package.inherits);
+            let deed = if visibility == head.package.visibility { Deed::Linked } else { Deed::VisibilityChanged };
+            let same = (visibility, linked, inherits) == (head.package.visibility, head.package.repository, head.package.inherits);
+            let change = change::edit(head, deed, now, |package| {
+                (package.visibility, package.repository, package.inherits) = (visibility, linked, inherits);
+            })?;
+            // What is as it was asked to be has no event either.
+            Ok(if same { Change { batch: Batch::new(), ..change } } else { change })
         };
         self.edit(grant, edit).await
     }
@@ -67,7 +74,7 @@ impl Registry {
             if roles.len() >= ROLES_LIMIT && !roles.contains_key(&principal) {
                 return Err(Error::conflict(Subject::Package, "a package has at most 1000 roles; use a team"));
             }
-            change::edit(head, now, |package| {
+            change::edit(head, Deed::RolesChanged, now, |package| {
                 match role {
                     Some(role) => package.roles.insert(principal, role),
                     None => package.roles.remove(&principal),

@@ -6,10 +6,13 @@
 
 mod auth;
 mod clients_npm;
+mod damage;
+mod disk;
 mod faults;
 mod harness;
 mod harness_checks;
 mod http;
+mod limits;
 mod npm_refusals;
 mod npm_wire;
 mod online;
@@ -18,3 +21,5 @@ mod proxy;
 mod proxy_faults;
 mod rest;
 mod rest_clients;
+mod tls;
+mod upkeep;
