@@ -11,6 +11,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
@@ -51,6 +52,7 @@ pub struct Data {
     pub identity: Arc<Identity>,
     /// Hosted packages.
     pub catalog: Catalog,
+    restorable: Duration,
     /// Held as long as the folder is in use.
     _lock: File,
 }
@@ -75,13 +77,14 @@ impl Data {
         let blobs = Blobs::open(folder, index, clock.clone(), config.blob.clone()).await?;
         let identity = Arc::new(Identity::with_config(Arc::clone(&state), clock.clone(), config.identity.clone()));
         let catalog = Catalog::new(state, Arc::clone(&identity), clock.clone());
-        Ok(Self { truth, cache, blobs, identity, catalog, _lock: lock })
+        let restorable = Duration::from_secs(config.registry.restore_days.saturating_mul(86_400));
+        Ok(Self { truth, cache, blobs, identity, catalog, restorable, _lock: lock })
     }
 
     /// What jobs work on.
     #[must_use]
     pub fn jobs(&self) -> Jobs {
-        Jobs { blobs: self.blobs.clone(), catalog: self.catalog.clone(), identity: Arc::clone(&self.identity) }
+        Jobs { blobs: self.blobs.clone(), catalog: self.catalog.clone(), identity: Arc::clone(&self.identity), restorable: self.restorable }
     }
 
     /// Writes what is in memory and closes the stores.

@@ -11,8 +11,10 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::access::Grant;
 use crate::blob::{Blobs, EvictReport, SweepReport, VerifyReport};
 use crate::catalog::Catalog;
+use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::identity::Identity;
@@ -29,6 +31,8 @@ pub struct Jobs {
     pub catalog: Catalog,
     /// Accounts and tokens.
     pub identity: Arc<Identity>,
+    /// How long what was deleted can be restored.
+    pub restorable: Duration,
 }
 
 /// Work on the whole data folder that an operator asks for.
@@ -112,6 +116,27 @@ impl Jobs {
         Ok(report)
     }
 
+    /// Gives up the files of versions that were deleted too long ago to be restored; returns of how many.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn purge(&self) -> Result<usize> {
+        let window = i64::try_from(self.restorable.as_millis()).unwrap_or(i64::MAX);
+        let before = Timestamp::from_millis(self.catalog.clock().now().as_millis().saturating_sub(window));
+        let mut purged = 0;
+        for package in self.catalog.expired(before).await? {
+            // Of an ecosystem that this build does not know nothing is touched.
+            if let Some(ecosystem) = crate::ecosystem::find(&package.ecosystem) {
+                let grant = Grant::system((ecosystem.info().name, &package.name, Some(package.id)));
+                purged += self.catalog.purge(&grant, before).await?;
+            }
+        }
+        if purged > 0 {
+            tracing::info!(versions = purged, "gave up the files of versions deleted too long ago to be restored");
+        }
+        Ok(purged)
+    }
+
     /// Hashes every blob, and looks whether every hosted one is there.
     ///
     /// # Errors
@@ -148,11 +173,13 @@ impl Jobs {
                 }))
             }
             Upkeep::Gc => {
+                let purged = self.purge().await?;
                 let evicted = self.evict().await?;
                 // Twice: the first sweep marks what the second may take.
                 let first = self.sweep(SWEEP_GRACE).await?;
                 let second = self.sweep(SWEEP_GRACE).await?;
                 Ok(serde_json::json!({
+                    "purged": purged,
                     "seen": second.seen,
                     "removed": evicted.removed + first.removed + second.removed,
                     "removed_bytes": evicted.removed_bytes + first.removed_bytes + second.removed_bytes,

@@ -158,6 +158,9 @@ pub struct Package {
     /// Users who marked it with a star, by login.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stars: BTreeMap<String, bool>,
+    /// How many versions it has that are not deleted.
+    #[serde(default)]
+    pub versions: u64,
     /// Count of changes: a rendered document is valid for one generation.
     pub generation: u64,
     /// When the first version was published.
@@ -192,6 +195,9 @@ pub struct Version {
     /// Set when it is deleted. The record stays: the number is never reused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,
+    /// Whether its files were given up after it was deleted, so that it cannot come back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub purged: bool,
 }
 
 /// A file of a version.

@@ -50,11 +50,13 @@ pub struct Config {
     pub default_visibility: Visibility,
     /// Whether members of an organisation, and not only its owners, may publish new packages under it.
     pub members_can_publish: bool,
+    /// Whether a public package stays public.
+    pub public_is_permanent: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { anonymous_proxy: true, default_visibility: Visibility::Private, members_can_publish: true }
+        Self { anonymous_proxy: true, default_visibility: Visibility::Private, members_can_publish: true, public_is_permanent: true }
     }
 }
 

@@ -35,6 +35,7 @@ mod organisations;
 mod packages;
 mod repositories;
 mod reservations;
+pub mod rest;
 pub mod socket;
 #[cfg(test)]
 pub(crate) mod tests;

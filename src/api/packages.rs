@@ -13,18 +13,14 @@ use serde_json::{Value, json};
 use super::repositories::{granted, principal};
 use super::{Call, done, shown, unprocessable};
 use crate::access::{self, Action, Grant, Target};
-use crate::catalog::{Head, change as batch};
+use crate::catalog::Head;
 use crate::ecosystem::Ecosystem;
 use crate::error::{Error, Kind, Result, Subject};
-use crate::event::Deed;
 use crate::http::Response;
 use crate::identity::{Account, RepositoryRole};
 use crate::name::{OwnerName, PackageName, RepositoryName};
 use crate::package::{AccountId, Package, RepositoryId, Role, Version, Visibility};
-use crate::registry::Registry;
-
-/// Most roles on one package; teams hold more people.
-const ROLES_LIMIT: usize = 1000;
+use crate::registry::{Registry, Settings};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,20 +105,8 @@ pub(super) async fn change(call: Call<'_>) -> Result<Response> {
         Link::Unsaid | Link::Removed => None,
         Link::To(name) => Some(linkable(&call, head.package.owner, name).await?),
     };
-    let edit = |head: &Head, now| {
-        let linked = if matches!(repository, Link::Unsaid) { head.package.repository } else { link };
-        if inherits == Some(true) && linked.is_none() {
-            return Err(unprocessable(Subject::Repository, &"only a package that is linked to a repository can inherit its roles"));
-        }
-        let deed =
-            if visibility.is_some_and(|visibility| visibility != head.package.visibility) { Deed::VisibilityChanged } else { Deed::Linked };
-        batch::edit(head, deed, now, |package| {
-            package.visibility = visibility.unwrap_or(package.visibility);
-            package.repository = linked;
-            package.inherits = linked.is_some() && inherits.unwrap_or(package.inherits);
-        })
-    };
-    registry.edit(&grant, edit).await?;
+    let repository = if matches!(repository, Link::Unsaid) { None } else { Some(link) };
+    registry.change_settings(&grant, Settings { visibility, repository, inherits }).await?;
     match registry.catalog().head(ecosystem.info().name, &head.package.name).await? {
         Some(head) => Ok(shown(&view(&call, &head.package).await?)),
         None => Err(absent(&head.package.name)),
@@ -160,32 +144,14 @@ pub(super) async fn grant_role(call: Call<'_>) -> Result<Response> {
     let owner = owner(&call, &head.package).await?;
     let principal = principal(&call, &owner, 2).await?;
     let RoleBody { role } = call.json()?;
-    call.identity().expect_grantable(owner.id, principal).await?;
-    let edit = |head: &Head, now| {
-        let roles = &head.package.roles;
-        if roles.len() >= ROLES_LIMIT && !roles.contains_key(&principal) {
-            return Err(Error::conflict(Subject::Package, "a package has at most 1000 roles; use a team"));
-        }
-        batch::edit(head, Deed::RolesChanged, now, |package| {
-            package.roles.insert(principal, role);
-        })
-    };
-    registry.edit(&grant, edit).await?;
+    registry.set_role(&grant, principal, Some(role)).await?;
     Ok(done())
 }
 
 pub(super) async fn withdraw_role(call: Call<'_>) -> Result<Response> {
     let Found { head, grant, registry, .. } = find_live(&call, Action::Admin).await?;
     let principal = principal(&call, &owner(&call, &head.package).await?, 2).await?;
-    let edit = |head: &Head, now| {
-        if !head.package.roles.contains_key(&principal) {
-            return Err(Error::not_found(Subject::Package).saying("it has no role on this package"));
-        }
-        batch::edit(head, Deed::RolesChanged, now, |package| {
-            package.roles.remove(&principal);
-        })
-    };
-    registry.edit(&grant, edit).await?;
+    registry.set_role(&grant, principal, None).await?;
     Ok(done())
 }
 

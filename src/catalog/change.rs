@@ -14,8 +14,8 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::{
-    BLOB_REFERENCES, FILES, FileRow, Head, NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key, name_key, owned_key, owner_key,
-    package_key, version_key,
+    BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key, listed_key,
+    name_key, owned_key, owner_key, package_key, version_key,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, Subject};
@@ -93,6 +93,7 @@ pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, versi
         // Publishing again under a deleted name begins anew; what was deleted stays deleted.
         package.tags.clear();
     }
+    package.versions += 1;
     if head.is_none_or(|head| head.package.deleted_at.is_some()) {
         come_alive(&mut batch, &package)?;
     }
@@ -113,9 +114,11 @@ pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, versi
         files: draft.files.clone(),
         deprecated: None,
         deleted_at: None,
+        purged: false,
     };
     VERSIONS.absent(&mut batch, version_key(package.id, &draft.number));
     VERSIONS.put(&mut batch, version_key(package.id, &draft.number), &record)?;
+    LISTED.put(&mut batch, listed_key(package.id, version), &Listed::of(&record))?;
     for file in &draft.files {
         let row = FileRow { version: draft.number.clone(), file: file.clone() };
         FILES.absent(&mut batch, file_key(package.id, &file.name));
@@ -138,6 +141,7 @@ fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
         roles: BTreeMap::from([(Principal::User(draft.publisher), Role::Admin)]),
         tags: BTreeMap::new(),
         stars: BTreeMap::new(),
+        versions: 0,
         generation: 0,
         created_at: now,
         updated_at: now,
@@ -191,6 +195,7 @@ pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option
     let gone = |number: &str| versions.iter().any(|stored| stored.value.number == number);
     let change = remove(head, versions, now, |package| {
         package.tags.retain(|_, number| !gone(number));
+        package.versions = package.versions.saturating_sub(versions.len() as u64);
         package.tags.extend(moving);
     })?;
     Ok(Change { versions: versions.iter().map(about).collect(), ..change })
@@ -204,7 +209,10 @@ pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option
 pub fn delete_package(head: &Head, live: &[Stored<Version>], now: Timestamp) -> Result<Change> {
     // The mark tells what was deleted together from what was deleted before, so it is like no earlier one.
     let mark = now.max(head.package.updated_at.plus(Duration::from_millis(1)));
-    remove(head, live, mark, |package| package.deleted_at = Some(mark))
+    remove(head, live, mark, |package| {
+        package.deleted_at = Some(mark);
+        package.versions = 0;
+    })
 }
 
 /// Of all versions of a deleted package, those that were deleted together with it.
@@ -212,6 +220,32 @@ pub fn delete_package(head: &Head, live: &[Stored<Version>], now: Timestamp) -> 
 pub fn deleted_together(head: &Head, all: Vec<Stored<Version>>) -> Vec<Stored<Version>> {
     let mark = head.package.deleted_at;
     all.into_iter().filter(|stored| mark.is_some() && stored.value.deleted_at == mark).collect()
+}
+
+/// Gives up the files of deleted versions: their blobs are referred to no more, and
+/// they cannot be restored. Numbers and name stay used.
+///
+/// # Errors
+/// When a version is not deleted, which is a defect of the caller.
+pub fn purge(head: &Head, versions: &[Stored<Version>], now: Timestamp) -> Result<Batch> {
+    let id = head.package.id;
+    let mut batch = Batch::new();
+    PACKAGES.unchanged(&mut batch, package_key(id), &head.stored());
+    for stored in versions {
+        if stored.value.deleted_at.is_none() {
+            return Err(Error::internal(Subject::Version, "a live version was to be purged"));
+        }
+        let key = || version_key(id, &stored.value.number);
+        VERSIONS.unchanged(&mut batch, key(), stored);
+        for file in &stored.value.files {
+            BLOB_REFERENCES.delete(&mut batch, blob_key(&file.sha256, id, stored.value.id, &file.name));
+        }
+        let purged = Version { purged: true, files: Vec::new(), updated_at: now, ..stored.value.clone() };
+        VERSIONS.put(&mut batch, key(), &purged)?;
+        LISTED.put(&mut batch, listed_key(id, purged.id), &Listed::of(&purged))?;
+    }
+    touch(&mut batch, head.package.clone(), now)?;
+    Ok(batch)
 }
 
 /// Restores a deleted version of a live package. `default` is a tag to set if the package has none of that name.
@@ -261,6 +295,9 @@ pub fn restore_package(head: &Head, together: &[Stored<Version>], default: Optio
 
 fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, String)>, now: Timestamp) -> Result<Change> {
     let id = head.package.id;
+    if versions.iter().any(|stored| stored.value.purged) {
+        return Err(Error::not_found(Subject::Version).saying("its files were given up after it was deleted"));
+    }
     let mut batch = Batch::new();
     PACKAGES.unchanged(&mut batch, package_key(id), &head.stored());
     for stored in versions {
@@ -273,9 +310,11 @@ fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, S
             FILES.put(&mut batch, file_key(id, &file.name), &row)?;
         }
         VERSIONS.put(&mut batch, key(), &restored)?;
+        LISTED.put(&mut batch, listed_key(id, restored.id), &Listed::of(&restored))?;
     }
     let mut package = head.package.clone();
     package.deleted_at = None;
+    package.versions += versions.len() as u64;
     if let Some((tag, number)) = default {
         package.tags.entry(tag).or_insert(number);
     }
@@ -291,6 +330,7 @@ fn remove(head: &Head, versions: &[Stored<Version>], now: Timestamp, change: imp
         VERSIONS.unchanged(batch, key(), stored);
         let deleted = Version { deleted_at: Some(now), updated_at: now, ..stored.value.clone() };
         VERSIONS.put(batch, key(), &deleted)?;
+        LISTED.put(batch, listed_key(head.package.id, deleted.id), &Listed::of(&deleted))?;
         for file in &stored.value.files {
             FILES.delete(batch, file_key(head.package.id, &file.name));
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::access::{Grant, Policy, RepositoryPolicy};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::event;
@@ -38,6 +38,9 @@ static FILES: Table<FileRow> = Table::new("catalog.file");
 /// References to blobs, as rows: by digest, package, version and file name.
 static BLOB_REFERENCES: Table<()> = Table::new("catalog.blob_reference");
 
+/// Index of [`VERSIONS`], by package and the version's id: what a list needs without reading manifests.
+static LISTED: Table<Listed> = Table::new("catalog.listed");
+
 /// Index of packages by their owner, also deleted ones; by owner and package.
 static OWNED: Table<()> = Table::new("catalog.owned");
 /// Which package of an owner last came alive, and in which generation; by owner.
@@ -53,6 +56,30 @@ pub struct FileRow {
     pub version: String,
     /// The file.
     pub file: File,
+}
+
+/// A version in the index by ids.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Listed {
+    /// Its id.
+    pub id: VersionId,
+    /// Its number.
+    pub number: String,
+    /// When it was published.
+    pub created_at: Timestamp,
+    /// When it was deleted, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<Timestamp>,
+    /// Whether its files were given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub purged: bool,
+}
+
+impl Listed {
+    fn of(version: &Version) -> Self {
+        let Version { id, created_at, deleted_at, purged, .. } = *version;
+        Self { id, number: version.number.clone(), created_at, deleted_at, purged }
+    }
 }
 
 /// A package with its policy.
@@ -218,6 +245,28 @@ impl Catalog {
         VERSIONS.get(&*self.0.store, version_key(head.package.id, number)).await
     }
 
+    /// One version by its id, also a deleted one.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn version_by_id(&self, grant: &Grant, head: &Head, id: VersionId) -> Result<Option<Stored<Version>>> {
+        match LISTED.get(&*self.0.store, listed_key(head.package.id, id)).await? {
+            Some(row) => self.version(grant, head, &row.value.number).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The versions of a package without their metadata, also deleted ones, newest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn listed(&self, _grant: &Grant, head: &Head) -> Result<Vec<Listed>> {
+        let rows = LISTED.scan(&*self.0.store, package_key(head.package.id), None, VERSIONS_LIMIT).await?;
+        let mut listed: Vec<Listed> = rows.into_iter().map(|(_, stored)| stored.value).collect();
+        listed.sort_by_key(|version| std::cmp::Reverse((version.created_at, version.id)));
+        Ok(listed)
+    }
+
     /// A file of a live version, by its name in the download path.
     ///
     /// # Errors
@@ -278,6 +327,44 @@ impl Catalog {
         Ok(heads)
     }
 
+    /// Heads of an owner's packages of one ecosystem, deleted ones too, by id, after a package.
+    /// Looks at no more than `limit` of the owner's packages of all ecosystems; the second value is
+    /// what to go on after, `None` at the end. The caller of this function decides for each what
+    /// its own caller may see.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn owned(
+        &self,
+        owner: AccountId,
+        ecosystem: &'static str,
+        after: Option<PackageId>,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Head>>, Option<PackageId>)> {
+        let store = &*self.0.store;
+        let after = after.map(|id| owned_key(owner, id).encode());
+        let rows = OWNED.scan(store, owner_key(owner), after, limit).await?;
+        let mut heads = Vec::new();
+        let mut last = None;
+        for (key, _) in &rows {
+            let id = owned_id(key)?;
+            last = Some(id);
+            let Some(stored) = PACKAGES.get(store, package_key(id)).await? else { continue };
+            if stored.value.ecosystem == ecosystem {
+                heads.extend(self.head(ecosystem, &stored.value.name).await?.filter(|head| head.package.id == id));
+            }
+        }
+        Ok((heads, last.filter(|_| rows.len() == limit)))
+    }
+
+    /// The package of an id, also a deleted one.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn package(&self, id: PackageId) -> Result<Option<Package>> {
+        Ok(PACKAGES.get(&*self.0.store, package_key(id)).await?.map(|stored| stored.value))
+    }
+
     /// The condition under which an account owns no live package. Deleted ones do not count: nobody can see them.
     ///
     /// # Errors
@@ -294,10 +381,7 @@ impl Catalog {
         loop {
             let rows = OWNED.scan(store, owner_key(owner), after, PAGE).await?;
             for (key, _) in &rows {
-                let mut parts = KeyParts(key);
-                let id = parts.number().and_then(|_| parts.number()).map(PackageId);
-                let id = id.ok_or_else(|| Error::internal(Subject::Store, "malformed key in catalog.owned"))?;
-                let package = PACKAGES.get(store, package_key(id)).await?;
+                let package = PACKAGES.get(store, package_key(owned_id(key)?)).await?;
                 if package.is_some_and(|stored| stored.value.deleted_at.is_none()) {
                     return Err(Error::conflict(Subject::Account, "the account still owns packages"));
                 }
@@ -337,6 +421,52 @@ impl Catalog {
                 _ => return Ok(blobs),
             }
         }
+    }
+
+    /// Packages with versions that were deleted before an instant and whose files are still kept.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn expired(&self, before: Timestamp) -> Result<Vec<Package>> {
+        const PAGE: usize = 10_000;
+        let store = &*self.0.store;
+        let mut found: Vec<Package> = Vec::new();
+        let mut after = None;
+        loop {
+            let rows = LISTED.scan(store, Key::new(), after, PAGE).await?;
+            for (key, row) in &rows {
+                if row.value.purged || row.value.deleted_at.is_none_or(|at| at >= before) {
+                    continue;
+                }
+                let id = KeyParts(key).number().map(PackageId);
+                let id = id.ok_or_else(|| Error::internal(Subject::Store, "malformed key in catalog.listed"))?;
+                // The rows of a package stand together.
+                if found.last().is_none_or(|last| last.id != id) {
+                    found.extend(self.package(id).await?);
+                }
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == PAGE => after = Some(key.clone()),
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    /// Gives up the files of a package's versions that were deleted before an instant; returns of how many.
+    /// Nothing is given up of a package that changes meanwhile; the next time does it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn purge(&self, grant: &Grant, before: Timestamp) -> Result<usize> {
+        let Some(head) = self.head(grant.ecosystem(), grant.name()).await? else { return Ok(0) };
+        let mut versions = self.all_versions(grant, &head).await?;
+        versions.retain(|stored| !stored.value.purged && stored.value.deleted_at.is_some_and(|at| at < before));
+        if versions.is_empty() {
+            return Ok(0);
+        }
+        let batch = change::purge(&head, &versions, self.0.clock.now())?;
+        let applied = self.commit(grant.ecosystem(), grant.name(), batch).await?;
+        Ok(if applied == Applied::Yes { versions.len() } else { 0 })
     }
 
     /// What happened to packages, oldest first.
@@ -403,6 +533,16 @@ fn owner_key(owner: AccountId) -> Key {
 
 fn owned_key(owner: AccountId, package: PackageId) -> Key {
     owner_key(owner).number(package.0)
+}
+
+fn owned_id(key: &[u8]) -> Result<PackageId> {
+    let mut parts = KeyParts(key);
+    let id = parts.number().and_then(|_| parts.number()).map(PackageId);
+    id.ok_or_else(|| Error::internal(Subject::Store, "malformed key in catalog.owned"))
+}
+
+fn listed_key(package: PackageId, version: VersionId) -> Key {
+    package_key(package).number(version.0)
 }
 
 fn version_key(id: PackageId, number: &str) -> Key {

@@ -476,6 +476,64 @@ async fn attempt(f: &Fixture, step: &Step) -> bool {
     }
 }
 
+#[tokio::test]
+async fn what_was_deleted_long_ago_gives_its_blobs_up_and_cannot_come_back() {
+    let f = fixture().await;
+    for number in ["1.0.0", "2.0.0", "3.0.0"] {
+        f.publish(number).await;
+    }
+    let grant = Grant::system((ECOSYSTEM, &f.name, None));
+    let delete = async |number: &str| {
+        let head = f.try_head().await.unwrap();
+        let gone = f.catalog.version(&grant, &head, number).await.unwrap().unwrap();
+        let batch = delete_versions(&head, &[gone], None, f.catalog.clock().now()).unwrap();
+        assert_eq!(f.catalog.commit(ECOSYSTEM, &f.name, batch.into()).await.unwrap(), Applied::Yes);
+    };
+    delete("1.0.0").await;
+    f.catalog.clock().advance(Duration::from_secs(100));
+    delete("2.0.0").await;
+    let before = f.catalog.clock().now();
+    assert_eq!(f.catalog.expired(before).await.unwrap().len(), 1);
+    assert_eq!(f.catalog.purge(&grant, before).await.unwrap(), 1);
+    assert_eq!(f.catalog.purge(&grant, before).await.unwrap(), 0);
+    assert!(f.catalog.expired(before).await.unwrap().is_empty());
+    let hosted = f.catalog.hosted_blobs().await.unwrap();
+    let kept = ["1.0.0", "2.0.0", "3.0.0"].map(|number| hosted.contains(&Digest::sha256(number.as_bytes())));
+    assert_eq!(kept, [false, true, true]);
+    let head = f.try_head().await.unwrap();
+    let live = f.catalog.live_versions(&grant, &head).await.unwrap();
+    for (number, comes_back) in [("1.0.0", false), ("2.0.0", true)] {
+        let deleted = f.catalog.version(&grant, &head, number).await.unwrap().unwrap();
+        assert_eq!(restore_version(&head, &live, &deleted, None, before).is_ok(), comes_back, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn an_owners_packages_are_listed_by_ecosystem_in_pages() {
+    let f = fixture().await;
+    for name in ["a", "b", "c"] {
+        let name = PackageName::new(name).unwrap();
+        for ecosystem in [ECOSYSTEM, "other"] {
+            let ids = (PackageId(f.catalog.next_id().await.unwrap()), VersionId(f.catalog.next_id().await.unwrap()));
+            let batch = publish(None, &draft(ecosystem, &name, f.owner, "1.0.0"), ids.0, ids.1, f.catalog.clock().now()).unwrap();
+            assert_eq!(f.catalog.commit(ecosystem, &name, batch.into()).await.unwrap(), Applied::Yes);
+        }
+    }
+    let mut seen = Vec::new();
+    let (mut after, mut pages) = (None, 0);
+    loop {
+        let (heads, next) = f.catalog.owned(f.owner, ECOSYSTEM, after, 2).await.unwrap();
+        seen.extend(heads.iter().map(|head| head.package.name.to_string()));
+        pages += 1;
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((seen, pages), (vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], 4));
+    assert!(f.catalog.owned(AccountId(999), ECOSYSTEM, None, 2).await.unwrap().0.is_empty());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -500,6 +558,16 @@ proptest! {
                     let text = text(&stored.value);
                     let first = first_seen.entry(stored.value.number.clone()).or_insert_with(|| text.clone());
                     prop_assert_eq!(&text, &*first, "a number always means the same");
+                }
+                prop_assert_eq!(head.package.versions, live.len() as u64);
+                let grant = Grant::system((ECOSYSTEM, &f.name, None));
+                let listed = f.catalog.listed(&grant, &head).await.unwrap();
+                let all = f.catalog.all_versions(&grant, &head).await.unwrap();
+                prop_assert_eq!(listed.len(), all.len());
+                for stored in all {
+                    let id = stored.value.id;
+                    prop_assert!(listed.contains(&Listed::of(&stored.value)), "{:?}", listed);
+                    prop_assert_eq!(f.catalog.version_by_id(&grant, &head, id).await.unwrap().map(|found| found.raw), Some(stored.raw));
                 }
                 for number in 0..5_u8 {
                     prop_assert_eq!(f.has_file(&format!("tool-{number}.0.0.tgz")).await, model.live.contains(&number));

@@ -7,11 +7,13 @@
 //! To add one: a folder beside `npm`, and a line in [`ALL`].
 
 use futures_util::future::BoxFuture;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::format::BaseUrl;
 use crate::http::{Method, Response};
-use crate::name::Tag;
+use crate::name::{OwnerName, PackageName, Tag};
+use crate::package::Version;
 use crate::registry::Call;
 
 pub mod npm;
@@ -28,6 +30,22 @@ pub struct Info {
     pub mount: &'static str,
     /// Paths that its clients send to the origin's root, dropping the mount they are configured with.
     pub root_paths: &'static [&'static str],
+    /// What GitHub's API calls its packages: the first is shown, each is accepted.
+    pub package_types: &'static [&'static str],
+}
+
+/// The package types of GitHub's API. One that no ecosystem of this server has is known, and has no packages.
+pub static PACKAGE_TYPES: [&str; 6] = ["npm", "maven", "rubygems", "docker", "nuget", "container"];
+
+/// What a version's own metadata says, as far as GitHub's API shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// One line about it.
+    pub summary: Option<String>,
+    /// Its licence.
+    pub license: Option<String>,
+    /// Members of the version's `metadata` besides `package_type`.
+    pub metadata: Map<String, Value>,
 }
 
 /// Lines that point one client at this server.
@@ -73,6 +91,24 @@ pub trait Ecosystem: Send + Sync {
         None
     }
 
+    /// How GitHub's API names an owner's package, where that differs from its own name.
+    fn short_name<'a>(&self, name: &'a PackageName, owner: &OwnerName) -> Option<&'a str> {
+        let _ = (name, owner);
+        None
+    }
+
+    /// The names that a package of an owner may have when GitHub's API calls it so, the likeliest first.
+    fn full_names(&self, short: &str, owner: &OwnerName) -> Vec<String> {
+        let _ = owner;
+        vec![short.to_owned()]
+    }
+
+    /// What a version says of itself; `tags` are those that point at it.
+    fn describe(&self, version: &Version, tags: &[&str]) -> Description {
+        let _ = (version, tags);
+        Description::default()
+    }
+
     /// The lines that point its clients at a mount.
     fn clients(&self, base: &BaseUrl) -> Vec<Snippet>;
 }
@@ -81,4 +117,10 @@ pub trait Ecosystem: Send + Sync {
 #[must_use]
 pub fn find(name: &str) -> Option<&'static dyn Ecosystem> {
     ALL.iter().copied().find(|ecosystem| ecosystem.info().name == name)
+}
+
+/// The ecosystem whose packages GitHub's API calls by this type.
+#[must_use]
+pub fn of_type(package_type: &str) -> Option<&'static dyn Ecosystem> {
+    ALL.iter().copied().find(|ecosystem| ecosystem.info().package_types.contains(&package_type))
 }

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use super::caller::{Caller, Signed};
 use super::credentials::{self, Credentials};
-use super::record::Token;
+use super::record::{Account, Token};
 use super::tables::{self, ACCOUNTS, TOKEN_USES, TOKENS};
-use super::token::TokenHash;
+use super::token::{Scopes, TokenHash};
 use super::{Config, Identity};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result, Subject};
@@ -144,17 +144,25 @@ impl Identity {
         if !token.holds(now) || account.disabled || account.deleted_at.is_some() || account.is_organisation() {
             return Err(refused());
         }
-        let memberships = self.memberships(token.user).await?;
-        let signed = Signed {
-            user: token.user,
-            login: account.login,
+        let signed = self.seen(&account, token.id, token.scopes).await?;
+        Ok((token, signed))
+    }
+
+    /// A user as seen through a token of these scopes, whether there is one or not.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn seen(&self, account: &Account, token: TokenId, scopes: Scopes) -> Result<Signed> {
+        let memberships = self.memberships(account.id).await?;
+        Ok(Signed {
+            user: account.id,
+            login: account.login.clone(),
             site_admin: account.site_admin,
-            token: token.id,
-            scopes: token.scopes,
+            token,
+            scopes,
             teams: self.live_teams(&memberships).await?,
             organisations: memberships.into_iter().map(|membership| (membership.organisation, membership.role)).collect(),
-        };
-        Ok((token, signed))
+        })
     }
 }
 

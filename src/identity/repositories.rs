@@ -85,6 +85,34 @@ impl Identity {
         .await
     }
 
+    /// Gives a repository another name. What is linked to it stays linked; the old name is its owner's to use again.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when the owner has a repository of the new name.
+    pub async fn rename_repository(&self, id: RepositoryId, name: RepositoryName) -> Result<Repository> {
+        for _ in 0..TRIES {
+            let stored = self.stored_repository(id).await?;
+            if stored.value.name == name {
+                return Ok(stored.value);
+            }
+            let key = || tables::repository_name(stored.value.owner, &name);
+            if REPOSITORY_NAMES.get(&*self.store, key()).await?.is_some() {
+                return Err(taken());
+            }
+            let repository = Repository { name: name.clone(), ..stored.value.clone() };
+            let mut batch = Batch::new();
+            REPOSITORIES.unchanged(&mut batch, tables::repository(id), &stored);
+            REPOSITORY_NAMES.absent(&mut batch, key());
+            REPOSITORY_NAMES.put(&mut batch, key(), &id)?;
+            REPOSITORY_NAMES.delete(&mut batch, tables::repository_name(stored.value.owner, &stored.value.name));
+            REPOSITORIES.put(&mut batch, tables::repository(id), &repository)?;
+            if self.commit(batch).await? {
+                return Ok(repository);
+            }
+        }
+        Err(contended(Subject::Repository))
+    }
+
     /// Grants a role on a repository, or takes it away.
     ///
     /// A role of an organisation's repository goes to its members and teams: who leaves the organisation keeps nothing.

@@ -31,6 +31,20 @@ impl Identity {
     /// `NotFound` when there is no such user, `Invalid` for an organisation, a long note or an expiry in the past,
     /// `Conflict` when the user has too many live tokens.
     pub async fn mint_token(&self, user: AccountId, new: NewToken) -> Result<(Token, TokenText)> {
+        self.mint(user, None, new).await
+    }
+
+    /// Makes a token on the strength of another of the same user: with no scope that
+    /// one lacks, and no later end. Where the other is revoked at the same moment, there is no token.
+    ///
+    /// # Errors
+    /// As [`Identity::mint_token`]; `Forbidden` for a scope the other lacks, `Invalid` for a later end,
+    /// `Unauthenticated` when the other does not hold any more.
+    pub async fn mint_token_by(&self, user: AccountId, by: TokenId, new: NewToken) -> Result<(Token, TokenText)> {
+        self.mint(user, Some(by), new).await
+    }
+
+    async fn mint(&self, user: AccountId, by: Option<TokenId>, new: NewToken) -> Result<(Token, TokenText)> {
         if new.note.len() > NOTE_LONGEST || new.note.chars().any(char::is_control) {
             return Err(Error::invalid(Subject::Token, "a token's note has at most 200 bytes and no control characters"));
         }
@@ -42,6 +56,9 @@ impl Identity {
             expect_user(&account.value)?;
             let mut batch = Batch::new();
             ACCOUNTS.unchanged(&mut batch, tables::account(user), &account);
+            if let Some(by) = by {
+                self.expect_minter(&mut batch, user, by, &new).await?;
+            }
             self.make_room(&mut batch, user).await?;
             let minted = self.draft_token(&mut batch, user, new.clone()).await?;
             if self.commit(batch).await? {
@@ -82,6 +99,26 @@ impl Identity {
             }
         }
         Err(contended(Subject::Token))
+    }
+
+    /// That a token may make another, now and when the batch is applied.
+    async fn expect_minter(&self, batch: &mut Batch, user: AccountId, by: TokenId, new: &NewToken) -> Result<()> {
+        let gone = || Error::new(Kind::Unauthenticated, Subject::Token);
+        let hash = TOKENS_OF.get(&*self.store, tables::token_of(user, by)).await?.ok_or_else(gone)?;
+        let hash = hash_from(&hash.value)?;
+        let stored = TOKENS.get(&*self.store, tables::token(hash)).await?.ok_or_else(gone)?;
+        let minter = &stored.value;
+        if !minter.holds(self.clock.now()) {
+            return Err(gone());
+        }
+        if let Some(scope) = new.scopes.iter().find(|scope| !minter.scopes.allow(*scope)) {
+            return Err(Error::forbidden(Subject::Token, format!("the token lacks the scope {}", scope.name())));
+        }
+        if minter.expires_at.is_some_and(|end| new.expires_at.is_none_or(|new| new > end)) {
+            return Err(Error::invalid(Subject::Token, "a token cannot outlive the one that makes it"));
+        }
+        TOKENS.unchanged(batch, tables::token(hash), &stored);
+        Ok(())
     }
 
     /// Adds a new token's rows to a batch.

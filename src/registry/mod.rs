@@ -29,10 +29,12 @@ pub mod document;
 pub(crate) mod fixture;
 pub mod publish;
 pub mod removal;
+pub mod settings;
 pub mod source;
 
 pub use artifact::{Artifact, Content};
 pub use document::Rendered;
+pub use settings::Settings;
 pub use source::Plan;
 
 /// `[registry]`: the engine's limits.
@@ -53,6 +55,8 @@ pub struct Config {
     pub archive_entries: u64,
     /// Most bytes a published archive unpacks to.
     pub archive_unpacked_bytes: u64,
+    /// How long what was deleted can be restored, in days.
+    pub restore_days: u64,
 }
 
 impl Default for Config {
@@ -65,6 +69,7 @@ impl Default for Config {
             publish_metadata_limit_bytes: 16 << 20,
             archive_entries: 100_000,
             archive_unpacked_bytes: 2 << 30,
+            restore_days: 30,
         }
     }
 }

@@ -5,6 +5,8 @@
 //! taken its place: a package that was published anew is not restored over, its
 //! old versions can be one by one.
 
+use std::time::Duration;
+
 use super::Registry;
 use super::publish::{TRIES, contended};
 use crate::access::{Action, Grant};
@@ -56,9 +58,10 @@ impl Registry {
     /// Restores a deleted package with the versions that were deleted together with it.
     ///
     /// # Errors
-    /// As [`change::restore_package`]; `Conflict` also when its owner's account is gone.
+    /// As [`change::restore_package`]; `NotFound` when it was deleted too long ago, `Conflict` when its owner's account is gone.
     pub async fn restore_package(&self, grant: &Grant, default_tag: DefaultTag<'_>) -> Result<()> {
         self.restore(grant, |head, all, now| {
+            self.expect_restorable(grant, head.package.deleted_at, now, Subject::Package)?;
             let together = change::deleted_together(head, all);
             let default = default_tag(&numbers(&together));
             change::restore_package(head, &together, default, now)
@@ -69,11 +72,12 @@ impl Registry {
     /// Restores a deleted version of a live package.
     ///
     /// # Errors
-    /// `NotFound` when the number was never published; otherwise as [`change::restore_version`].
+    /// `NotFound` when the number was never published or deleted too long ago; otherwise as [`change::restore_version`].
     pub async fn restore_version(&self, grant: &Grant, number: &str, default_tag: DefaultTag<'_>) -> Result<()> {
         self.restore(grant, |head, all, now| {
             let deleted = all.iter().find(|stored| stored.value.number == number).cloned();
             let deleted = deleted.ok_or_else(|| Error::not_found(Subject::Version))?;
+            self.expect_restorable(grant, deleted.value.deleted_at, now, Subject::Version)?;
             let mut left = all;
             left.retain(|stored| stored.value.deleted_at.is_none());
             let mut choice = numbers(&left);
@@ -81,6 +85,15 @@ impl Registry {
             change::restore_version(head, &left, &deleted, default_tag(&choice), now)
         })
         .await
+    }
+
+    /// That what was deleted can still be restored. The operator is not held to the window: nothing that is kept is out of reach.
+    fn expect_restorable(&self, grant: &Grant, deleted_at: Option<Timestamp>, now: Timestamp, subject: Subject) -> Result<()> {
+        let window = Duration::from_secs(self.config().restore_days.saturating_mul(86_400));
+        match deleted_at {
+            Some(at) if !grant.is_system() && now.since(at) > window => Err(Error::not_found(subject)),
+            _ => Ok(()),
+        }
     }
 
     /// As [`Registry::edit_versions`], with deleted versions too and for deleted packages.

@@ -4,6 +4,7 @@
 //! mounts: `/npm/…`, its alias `/_registry/npm/…`, and what an ecosystem's clients
 //! send to the root.
 
+use crate::api::rest;
 use crate::ecosystem::{ALL, Ecosystem};
 
 /// Who answers.
@@ -11,6 +12,8 @@ use crate::ecosystem::{ALL, Ecosystem};
 pub enum Located<'a> {
     /// An ecosystem: itself, the mount's path without a trailing slash, and the raw path below it.
     Ecosystem(&'static dyn Ecosystem, &'a str, &'a str),
+    /// The API, by the raw path below its mount.
+    Rest(&'a str),
     /// An operation under `/-/`, by its name.
     Operation(&'a str),
     /// The front page.
@@ -32,6 +35,9 @@ pub fn locate<'a>(own_host: Option<&str>, path: &'a str) -> Located<'a> {
     }
     if let Some(operation) = path.strip_prefix("/-/") {
         return Located::Operation(operation);
+    }
+    if let Some(rest) = path.strip_prefix(rest::MOUNT).filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        return Located::Rest(rest);
     }
     if path == "/" {
         return Located::Root;
@@ -83,6 +89,9 @@ mod tests {
     fn finds_operations_and_the_front_page() {
         assert!(matches!(locate(None, "/-/health"), Located::Operation("health")));
         assert!(matches!(locate(None, "/"), Located::Root));
+        assert!(matches!(locate(None, "/api/v3/user"), Located::Rest("/user")));
+        assert!(matches!(locate(None, "/api/v3"), Located::Rest("")));
+        assert!(matches!(locate(None, "/api/v30"), Located::Nobody));
         assert!(matches!(locate(None, "/nothing"), Located::Nobody));
         assert!(matches!(locate(Some("other"), "/"), Located::Root));
     }

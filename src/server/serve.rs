@@ -16,6 +16,7 @@ use super::State;
 use super::answer::{Answer, Line};
 use super::origin::{self, Origin, Setting};
 use super::router::{self, Located};
+use crate::api::rest;
 use crate::ecosystem::Ecosystem;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
@@ -112,10 +113,38 @@ async fn answer(
             response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
             response
         }
+        Located::Rest(path) => {
+            let work = AssertUnwindSafe(rest_answer(state, parts, body, (origin, path), trace, failed_logins));
+            work.catch_unwind().await.unwrap_or_else(|_| rest::broken(&origin.url))
+        }
         Located::Operation(operation) => operate(state, &parts.method, operation),
         Located::Root if matches!(parts.method, Method::GET | Method::HEAD) => front_page(state, origin),
         Located::Ecosystem(..) | Located::Root | Located::Nobody => plain_error(&Error::not_found(Subject::Route)),
     }
+}
+
+async fn rest_answer(
+    state: &State,
+    parts: &request::Parts,
+    body: Upload,
+    (origin, path): (&Origin, &str),
+    trace: &Trace,
+    failed_logins: &FailedLogins,
+) -> Response {
+    let registry = &*state.registry;
+    let mut caller = registry.identity().identify(&parts.headers).await;
+    match &caller {
+        Err(error) if error.kind() == Kind::Unauthenticated => {
+            if let Err(error) = failed_logins.check(origin.client) {
+                caller = Err(error);
+            } else {
+                failed_logins.count(origin.client);
+            }
+        }
+        Ok(caller) if !matches!(**caller, Caller::Anonymous) => trace.note(|notes| notes.caller = Some(caller.display().to_string())),
+        _ => {}
+    }
+    rest::serve(registry, &origin.url, caller, parts, path, body).await
 }
 
 async fn ecosystem_answer(

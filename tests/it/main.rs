@@ -19,5 +19,7 @@ mod online;
 mod operation;
 mod proxy;
 mod proxy_faults;
+mod rest;
+mod rest_clients;
 mod tls;
 mod upkeep;

@@ -19,7 +19,7 @@ use crate::http::{Response, StatusCode, reply};
 use crate::identity::Caller;
 use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{AccountId, Principal, Role, Version, Visibility};
-use crate::registry::{Call, Registry};
+use crate::registry::{Call, Registry, Settings};
 use crate::store::table::Stored;
 
 /// Largest body of a small change, in bytes.
@@ -218,7 +218,7 @@ pub async fn set_access(call: Call<'_>, name: &PackageName) -> Result<Response> 
         Some("restricted" | "private") => Visibility::Private,
         _ => return Err(Error::invalid(Subject::Request, "access is public or restricted; two-factor settings are not offered")),
     };
-    registry.edit(&grant, |head, now| change::edit(head, Deed::VisibilityChanged, now, |package| package.visibility = visibility)).await?;
+    registry.change_settings(&grant, Settings { visibility: Some(visibility), ..Settings::default() }).await?;
     publish::done(registry, name, StatusCode::OK).await
 }
 

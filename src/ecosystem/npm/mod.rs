@@ -4,6 +4,7 @@
 //! its key in every request, whatever the spelling. Errors are `{"error": …}`,
 //! which npm prints to its user.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -11,14 +12,14 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 
-use super::{Ecosystem, Info, Snippet};
+use super::{Description, Ecosystem, Info, Snippet};
 use crate::access::{Action, Grant};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
 use crate::http::negotiate;
 use crate::http::{HeaderValue, Method, Response, StatusCode, conditional, header, reply};
-use crate::name::{PackageName, Tag};
-use crate::package::Visibility;
+use crate::name::{OwnerName, PackageName, Tag};
+use crate::package::{Version, Visibility};
 use crate::registry::artifact::CACHE_STATUS;
 use crate::registry::{Call, Plan};
 use crate::upstream::Need;
@@ -43,7 +44,7 @@ use route::Route;
 pub struct Npm;
 
 /// npm asks for attestations below the origin's root, whatever path its registry setting has.
-static INFO: Info = Info { name: "npm", mount: "npm", root_paths: &["/-/npm/"] };
+static INFO: Info = Info { name: "npm", mount: "npm", root_paths: &["/-/npm/"], package_types: &["npm"] };
 
 /// A client may use a proxied document for so long without asking again.
 const PROXIED_DOCUMENT: &str = "public, max-age=60";
@@ -85,6 +86,32 @@ impl Ecosystem for Npm {
     fn default_tag(&self, numbers: &[&str]) -> Option<(Tag, String)> {
         let best = version::latest(numbers.iter().copied())?;
         Some((Tag::new("latest").ok()?, best.to_owned()))
+    }
+
+    /// GitHub leaves the scope out: it is the owner.
+    fn short_name<'a>(&self, name: &'a PackageName, owner: &OwnerName) -> Option<&'a str> {
+        name.as_str().strip_prefix('@')?.strip_prefix(owner.as_str())?.strip_prefix('/')
+    }
+
+    fn full_names(&self, short: &str, owner: &OwnerName) -> Vec<String> {
+        let mut names = vec![short.to_owned()];
+        if !short.starts_with('@') {
+            names.push(format!("@{owner}/{short}"));
+        }
+        names
+    }
+
+    fn describe(&self, version: &Version, _: &[&str]) -> Description {
+        #[derive(serde::Deserialize)]
+        struct Said<'a> {
+            #[serde(borrow)]
+            description: Option<Cow<'a, str>>,
+            license: Option<Value>,
+        }
+        // A manifest holds whatever its publisher wrote; what is no text is not shown.
+        let Ok(said) = serde_json::from_str::<Said<'_>>(version.manifest.get()) else { return Description::default() };
+        let license = said.license.and_then(|license| license.as_str().map(str::to_owned));
+        Description { summary: said.description.map(Cow::into_owned), license, metadata: Map::new() }
     }
 
     fn clients(&self, base: &BaseUrl) -> Vec<Snippet> {

@@ -215,7 +215,8 @@ impl Client {
     }
 }
 
-fn clients() -> PathBuf {
+/// Where `tests/run` installs the clients.
+pub(crate) fn clients() -> PathBuf {
     std::env::var_os("PACKHOUSE_CLIENTS_DIR").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.clients"), PathBuf::from)
 }
 

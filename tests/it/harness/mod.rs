@@ -16,7 +16,7 @@ mod upstream;
 
 pub(crate) use caller::{Answer, Caller};
 pub(crate) use certificates::{Authority, Identity};
-pub(crate) use clients::{Client, Project, Tool};
+pub(crate) use clients::{Client, Project, Tool, clients};
 pub(crate) use package::{Package, gunzip, integrity, shasum};
 pub(crate) use raw::{Exchange, exchange};
 pub(crate) use server::{Server, Setup, Token, files_below};
