@@ -26,6 +26,9 @@ use crate::upstream::{Filling, KeptFile, Need, Upstream, Verdict};
 /// bad one is a clear error and not a broken connection.
 const WHOLE_BYTES: u64 = 256 << 10;
 
+/// Tries to get hold of a file that an eviction takes between its fetch and its reading.
+const EVICTED_TRIES: usize = 4;
+
 /// A file ready to be sent.
 pub struct Artifact {
     /// Its bytes, or where they are arriving.
@@ -88,14 +91,19 @@ impl Registry {
         let url = upstream.address_in_document(&promise.url)?;
         let sha256 = promise.digests.iter().find(|digest| digest.algorithm() == Algorithm::Sha256).copied();
         let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised: promise.digests };
-        let (filling, verdict) = self.fetcher.fetch(&upstream, wanted).await?;
-        match filling {
-            Filling::Arriving(spool) => follow(spool, sha256, verdict).await,
-            Filling::Kept(kept) => {
-                let blob = self.blobs.read(&kept.digest).await?.ok_or_else(|| Error::new(Kind::Unavailable, Subject::Blob))?;
-                Ok(whole(blob, Verdict::Hit))
+        for _ in 0..EVICTED_TRIES {
+            let (filling, verdict) = self.fetcher.fetch(&upstream, wanted.clone()).await?;
+            match filling {
+                Filling::Arriving(spool) => return follow(spool, sha256, verdict).await,
+                Filling::Kept(kept) => {
+                    if let Some(blob) = self.blobs.read(&kept.digest).await? {
+                        return Ok(whole(blob, Verdict::Hit));
+                    }
+                    self.fetcher.forget_file(&upstream, grant.name(), file);
+                }
             }
         }
+        Err(Error::new(Kind::Unavailable, Subject::Blob).saying("the file is evicted faster than it is fetched; try again"))
     }
 
     /// What the index promises of a file. An index that does not know it is asked for anew, once.

@@ -127,7 +127,7 @@ async fn rest_answer(
     state: &State,
     parts: &request::Parts,
     body: Upload,
-    (origin, path): (&Origin, &str),
+    (origin, path): (&Origin<'_>, &str),
     trace: &Trace,
     failed_logins: &FailedLogins,
 ) -> Response {
@@ -141,10 +141,17 @@ async fn rest_answer(
                 failed_logins.count(origin.client);
             }
         }
-        Ok(caller) if !matches!(**caller, Caller::Anonymous) => trace.note(|notes| notes.caller = Some(caller.display().to_string())),
-        _ => {}
+        Ok(caller) => note_caller(trace, caller),
+        Err(_) => {}
     }
     rest::serve(registry, &origin.url, caller, parts, path, body).await
+}
+
+fn note_caller(trace: &Trace, caller: &Arc<Caller>) {
+    if !matches!(**caller, Caller::Anonymous) {
+        let shown: Arc<dyn Display + Send + Sync> = Arc::<Caller>::clone(caller);
+        trace.note(|notes| notes.caller = Some(shown));
+    }
 }
 
 async fn ecosystem_answer(
@@ -169,10 +176,7 @@ async fn ecosystem_answer(
         }
         Err(error) => return Err(error),
     };
-    if !matches!(*caller, Caller::Anonymous) {
-        let shown: Arc<dyn Display + Send + Sync> = Arc::<Caller>::clone(&caller);
-        trace.note(|notes| notes.caller = Some(shown));
-    }
+    note_caller(trace, &caller);
     // An ecosystem's root paths and own hosts keep their mount's address where documents need one.
     let mount = if mount.is_empty() && is_root_path(ecosystem, path) && !is_own_host(state, origin) {
         Cow::Owned(format!("/{}", ecosystem.info().mount))

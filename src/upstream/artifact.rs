@@ -101,7 +101,10 @@ impl Fetcher {
 
     /// The whole work of one file, from the first request to the record of what was kept.
     async fn fill(&self, upstream: &Upstream, wanted: Wanted, announce: Announce<Shared<Filling>>) {
-        if let Some(kept) = self.0.files.get(&file_key(upstream, &wanted.name, &wanted.file)) {
+        // Fetched between the caller's look and this flight's start; a record whose blob was evicted is none.
+        if let Some(kept) = self.0.files.get(&file_key(upstream, &wanted.name, &wanted.file))
+            && self.0.blobs.contains(&kept.digest).await.unwrap_or(false)
+        {
             return announce.result(Ok(Filling::Kept(kept)));
         }
         let opened = match self.begin(upstream, &wanted).await {
