@@ -13,12 +13,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::api::Api;
 use crate::api::socket::Socket;
+use crate::api::{self, Api};
 use crate::blob::Blobs;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -110,6 +111,26 @@ impl Data {
         }))
     }
 
+    /// The administration API over the engine that `state` holds at each moment.
+    fn api(&self, state: &Arc<ArcSwap<State>>) -> Api {
+        let state = Arc::clone(state);
+        let (checks, cleans) = (self.jobs(), self.jobs());
+        let fsck = move || {
+            let jobs = checks.clone();
+            async move { jobs.upkeep(Upkeep::Fsck).await }.boxed()
+        };
+        let gc = move || {
+            let jobs = cleans.clone();
+            async move { jobs.upkeep(Upkeep::Gc).await }.boxed()
+        };
+        Api {
+            identity: Arc::clone(&self.identity),
+            ecosystems: ecosystem::ALL.to_vec(),
+            registry: Box::new(move || Arc::clone(&state.load().registry)),
+            upkeep: api::Upkeep::new(Box::new(fsck), Box::new(gc)),
+        }
+    }
+
     fn state(&self, config: &Config, clock: &Clock) -> Result<State> {
         let enabled = ecosystem::ALL.iter().map(|ecosystem| ecosystem.info().name);
         let enabled = enabled.filter(|name| config.ecosystem.get(*name).is_some_and(|settings| settings.enabled));
@@ -158,7 +179,7 @@ async fn run(config: Config) -> Result<()> {
     let server = Server::bind(Arc::clone(&state), certificates.as_ref()).await?;
     let (stop, stopped) = watch::channel(false);
 
-    let admin = Arc::new(Api::new(Arc::clone(&data.identity), ecosystem::ALL.iter().map(|ecosystem| ecosystem.info().name).collect()));
+    let admin = Arc::new(data.api(&state));
     let socket = Socket::bind(&config.admin_socket()).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(socket.serve(admin, stopped.clone()));

@@ -25,6 +25,8 @@
 //! 6. Truth (`state.redb`, hosted blobs) and cache (`cache.redb`, cached blobs) never share a file.
 //! 7. Everything has a limit, named in a `Config` with its unit.
 
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests start tasks and wait as they like"))]
+
 pub mod error;
 
 pub mod clock;
@@ -40,6 +42,7 @@ pub mod store;
 
 pub mod blob;
 
+pub mod event;
 pub mod identity;
 
 pub mod access;

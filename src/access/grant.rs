@@ -4,7 +4,7 @@ use super::{Action, Owner, Policy, decide, decide_create, lacks_role, lacks_scop
 use crate::error::{Error, Kind, Result, Subject};
 use crate::identity::{Caller, Scope};
 use crate::name::PackageName;
-use crate::package::{AccountId, PackageId};
+use crate::package::{AccountId, PackageId, TokenId};
 
 /// The package a grant is about.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ pub struct Grant {
 #[derive(Clone, Copy, Debug)]
 enum Holder {
     Anonymous,
-    User(AccountId),
+    User(AccountId, TokenId),
     System,
 }
 
@@ -111,7 +111,16 @@ impl Grant {
     #[must_use]
     pub const fn caller(&self) -> Option<AccountId> {
         match self.holder {
-            Holder::User(user) => Some(user),
+            Holder::User(user, _) => Some(user),
+            Holder::Anonymous | Holder::System => None,
+        }
+    }
+
+    /// The token by which that user asked.
+    #[must_use]
+    pub const fn token(&self) -> Option<TokenId> {
+        match self.holder {
+            Holder::User(_, token) => Some(token),
             Holder::Anonymous | Holder::System => None,
         }
     }
@@ -140,7 +149,7 @@ impl Grant {
         let holder = match caller {
             Caller::Anonymous => Holder::Anonymous,
             Caller::System => Holder::System,
-            Caller::Signed(signed) => Holder::User(signed.user),
+            Caller::Signed(signed) => Holder::User(signed.user, signed.token),
         };
         Self { ecosystem: target.ecosystem, name: target.name.clone(), package: target.package, action, holder }
     }

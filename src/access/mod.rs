@@ -63,11 +63,11 @@ impl Default for Config {
 pub enum Action {
     /// Download, read metadata, list.
     Read,
-    /// Publish, deprecate, tag, restore.
+    /// Publish, deprecate, tag.
     Write,
     /// Delete a version or the package.
     Delete,
-    /// Change visibility, link or roles.
+    /// Change visibility, link or roles; restore what was deleted.
     Admin,
 }
 

@@ -72,7 +72,8 @@ pub(super) async fn change(call: Call<'_>, kind: AccountKind) -> Result<Response
 
 pub(super) async fn delete(call: Call<'_>, kind: AccountKind) -> Result<Response> {
     let account = of_kind(&call, kind).await?;
-    call.identity().delete_account(account.id).await?;
+    let provided = call.registry().catalog().owns_nothing(account.id).await?;
+    call.identity().delete_account(account.id, provided).await?;
     Ok(done())
 }
 

@@ -7,7 +7,7 @@
 //! is this server itself.
 //!
 //! Paths are split at raw slashes and each segment is decoded once, so a package
-//! name with a slash is one segment: `/packages/npm/@acme%2Ftool`. Errors have
+//! name with a slash is one segment: `/packages/ECOSYSTEM/@acme%2Ftool`. Errors have
 //! GitHub's shape. A list answers at most `limit` items (query, 100 unless told,
 //! at most 1000) after the one that `after` names; if there may be more, a `Link`
 //! header with `rel="next"` leads on.
@@ -22,19 +22,26 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::ecosystem::Ecosystem;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{HeaderValue, Method, Request, Response, StatusCode, header, path, reply};
 use crate::identity::{Account, AccountKind, Caller, Identity, Scope};
 use crate::name::OwnerName;
+use crate::registry::Registry;
 
 mod accounts;
+mod audit;
 mod organisations;
+mod packages;
 mod repositories;
 mod reservations;
 pub mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tokens;
+mod upkeep;
+
+pub use upkeep::Upkeep;
 
 /// Largest body of a request.
 const BODY_LIMIT_BYTES: u64 = 64 << 10;
@@ -43,21 +50,6 @@ const PAGE_DEFAULT: usize = 100;
 const PAGE_LIMIT: usize = 1000;
 
 /// Every endpoint.
-///
-/// Packages are listed here too, once the catalog is wired in; the command line
-/// already speaks to these:
-///
-/// | | | |
-/// |---|---|---|
-/// | `GET` | `/packages/{ecosystem}` | list: name, owner, visibility, repository, versions, deleted_at |
-/// | `GET` | `/packages/{ecosystem}/{name}` | one, with roles, tags and versions |
-/// | `PATCH` | `/packages/{ecosystem}/{name}` | `{"visibility": …}`, `{"repository": "OWNER/REPO"}` or `null`, `{"inherits": bool}` |
-/// | `DELETE` | `/packages/{ecosystem}/{name}` | the package |
-/// | `DELETE` | `/packages/{ecosystem}/{name}/versions/{version}` | one version |
-/// | `POST` | `/packages/{ecosystem}/{name}/restore` | the package |
-/// | `POST` | `/packages/{ecosystem}/{name}/versions/{version}/restore` | one version |
-/// | `PUT`, `DELETE` | `/packages/{ecosystem}/{name}/roles/{principal}` | `{"role": "read"}`; a principal is `user:LOGIN` or `team:NAME` |
-/// | `POST` | `/fsck`, `/gc` | the report of the run |
 pub static ENDPOINTS: &[Endpoint] = &[
     endpoint(Method::GET, "/status", Need::Operator(Scope::ReadOrg), |call| std::future::ready(Ok(status(&call))).boxed()),
     endpoint(Method::GET, "/users", Need::Operator(Scope::User), |call| accounts::list(call, AccountKind::User).boxed()),
@@ -106,6 +98,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
     endpoint(Method::DELETE, "/repos/{login}/{repo}/roles/{principal}", Need::Operator(Scope::Repo), |call| {
         repositories::withdraw(call).boxed()
     }),
+    endpoint(Method::GET, "/audit", Need::Operator(Scope::AdminOrg), |call| audit::list(call).boxed()),
     endpoint(Method::GET, "/reservations", Need::Operator(Scope::ReadOrg), |call| reservations::list(call).boxed()),
     endpoint(Method::PUT, "/reservations/{ecosystem}/{pattern}", Need::Operator(Scope::AdminOrg), |call| {
         reservations::reserve(call).boxed()
@@ -113,6 +106,27 @@ pub static ENDPOINTS: &[Endpoint] = &[
     endpoint(Method::DELETE, "/reservations/{ecosystem}/{pattern}", Need::Operator(Scope::AdminOrg), |call| {
         reservations::unreserve(call).boxed()
     }),
+    endpoint(Method::GET, "/packages/{ecosystem}", Need::Operator(Scope::ReadPackages), |call| packages::list(call).boxed()),
+    endpoint(Method::GET, "/packages/{ecosystem}/{name}", Need::Operator(Scope::ReadPackages), |call| packages::show(call).boxed()),
+    endpoint(Method::PATCH, "/packages/{ecosystem}/{name}", Need::Operator(Scope::WritePackages), |call| packages::change(call).boxed()),
+    endpoint(Method::DELETE, "/packages/{ecosystem}/{name}", Need::Operator(Scope::DeletePackages), |call| packages::delete(call).boxed()),
+    endpoint(Method::POST, "/packages/{ecosystem}/{name}/restore", Need::Operator(Scope::WritePackages), |call| {
+        packages::restore(call).boxed()
+    }),
+    endpoint(Method::DELETE, "/packages/{ecosystem}/{name}/versions/{version}", Need::Operator(Scope::DeletePackages), |call| {
+        packages::delete_version(call).boxed()
+    }),
+    endpoint(Method::POST, "/packages/{ecosystem}/{name}/versions/{version}/restore", Need::Operator(Scope::WritePackages), |call| {
+        packages::restore_version(call).boxed()
+    }),
+    endpoint(Method::PUT, "/packages/{ecosystem}/{name}/roles/{principal}", Need::Operator(Scope::WritePackages), |call| {
+        packages::grant_role(call).boxed()
+    }),
+    endpoint(Method::DELETE, "/packages/{ecosystem}/{name}/roles/{principal}", Need::Operator(Scope::WritePackages), |call| {
+        packages::withdraw_role(call).boxed()
+    }),
+    endpoint(Method::POST, "/fsck", Need::System, |call| upkeep::fsck(call).boxed()),
+    endpoint(Method::POST, "/gc", Need::System, |call| upkeep::gc(call).boxed()),
 ];
 
 /// What a caller needs for an endpoint.
@@ -144,16 +158,14 @@ const fn endpoint(method: Method, path: &'static str, need: Need, handler: Handl
 
 /// The handles behind the endpoints.
 pub struct Api {
-    identity: Arc<Identity>,
-    ecosystems: Vec<&'static str>,
-}
-
-impl Api {
-    /// The API over these handles. `ecosystems` are the names that reservations may speak of.
-    #[must_use]
-    pub fn new(identity: Arc<Identity>, ecosystems: Vec<&'static str>) -> Self {
-        Self { identity, ecosystems }
-    }
+    /// Accounts and reservations.
+    pub identity: Arc<Identity>,
+    /// The ecosystems that packages and reservations may be of.
+    pub ecosystems: Vec<&'static dyn Ecosystem>,
+    /// The engine of the moment; a reload of the configuration makes a new one.
+    pub registry: Box<dyn Fn() -> Arc<Registry> + Send + Sync>,
+    /// Work on the whole data folder.
+    pub upkeep: Upkeep,
 }
 
 /// Answers a request; failures too.
@@ -167,7 +179,7 @@ async fn answer(api: &Api, request: Request, caller: &Caller) -> Result<Response
     let (endpoint, parameters) = locate(&parts.method, &segments)?;
     check(caller, endpoint.need)?;
     let body = body.read(BODY_LIMIT_BYTES).await?;
-    let call = Call { api, path: parts.uri.path(), query: parts.uri.query(), parameters, body };
+    let call = Call { api, path: parts.uri.path(), query: parts.uri.query(), parameters, body, caller };
     (endpoint.handler)(call).await
 }
 
@@ -231,6 +243,7 @@ struct Call<'a> {
     /// What the template leaves open, in order, decoded.
     parameters: Vec<&'a str>,
     body: Bytes,
+    caller: &'a Caller,
 }
 
 /// Where a page of a list begins and how long it may be.
@@ -242,6 +255,20 @@ struct PageQuery {
 impl Call<'_> {
     fn identity(&self) -> &Identity {
         &self.api.identity
+    }
+
+    fn registry(&self) -> Arc<Registry> {
+        (self.api.registry)()
+    }
+
+    /// The ecosystem that the first open segment names.
+    fn ecosystem(&self) -> Result<&'static dyn Ecosystem> {
+        let name = self.parameter(0);
+        let known = || self.api.ecosystems.iter().copied();
+        known().find(|ecosystem| ecosystem.info().name == name).ok_or_else(|| {
+            let names: Vec<_> = known().map(|ecosystem| ecosystem.info().name).collect();
+            Error::not_found(Subject::Route).saying(format!("there is no ecosystem {name:?}, expected {}", names.join(", ")))
+        })
     }
 
     /// A segment that the template leaves open. The table and the handlers agree on how many there are; a test walks both.
@@ -331,5 +358,6 @@ fn unprocessable(subject: Subject, why: &impl ToString) -> Error {
 }
 
 fn status(call: &Call<'_>) -> Response {
-    shown(&json!({ "version": env!("CARGO_PKG_VERSION"), "ecosystems": call.api.ecosystems }))
+    let ecosystems: Vec<_> = call.api.ecosystems.iter().map(|ecosystem| ecosystem.info().name).collect();
+    shown(&json!({ "version": env!("CARGO_PKG_VERSION"), "ecosystems": ecosystems }))
 }

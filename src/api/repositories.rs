@@ -1,6 +1,8 @@
 //! Repositories and the roles on them.
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Call, created, done, shown, unprocessable};
@@ -68,8 +70,13 @@ pub(super) async fn delete(call: Call<'_>) -> Result<Response> {
 
 pub(super) async fn roles(call: Call<'_>) -> Result<Response> {
     let (_, repository) = repository(&call).await?;
-    let mut items = Vec::with_capacity(repository.roles.len());
-    for (principal, role) in &repository.roles {
+    Ok(shown(&granted(&call, &repository.roles).await?))
+}
+
+/// Who has which role, by the names that a request would use.
+pub(super) async fn granted<R: Serialize + Sync>(call: &Call<'_>, roles: &BTreeMap<Principal, R>) -> Result<Vec<Value>> {
+    let mut items = Vec::with_capacity(roles.len());
+    for (principal, role) in roles {
         let name = match *principal {
             Principal::User(user) => call.identity().account(user).await.map(|account| format!("user:{}", account.login)),
             Principal::Team(team) => call.identity().team(team).await.map(|team| format!("team:{}", team.name)),
@@ -81,7 +88,7 @@ pub(super) async fn roles(call: Call<'_>) -> Result<Response> {
             Err(error) => return Err(error),
         }
     }
-    Ok(shown(&items))
+    Ok(items)
 }
 
 pub(super) async fn grant(call: Call<'_>) -> Result<Response> {

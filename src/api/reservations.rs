@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::accounts::login;
 use super::{Call, done, shown};
-use crate::error::{Error, Kind, Result, Subject};
+use crate::error::{Kind, Result};
 use crate::http::Response;
 use crate::identity::Reservation;
 
@@ -35,24 +35,16 @@ pub(super) async fn list(call: Call<'_>) -> Result<Response> {
 }
 
 pub(super) async fn reserve(call: Call<'_>) -> Result<Response> {
-    let ecosystem = ecosystem(&call)?;
+    let ecosystem = call.ecosystem()?;
     let body: Body = call.json()?;
     let owner = call.account_of(&login(&body.owner)?).await?.id;
-    let pattern = call.parameter(1).to_owned();
-    call.identity().reserve(Reservation { ecosystem, pattern, owner, merge: body.merge }).await?;
+    let pattern = ecosystem.pattern(call.parameter(1))?;
+    call.identity().reserve(Reservation { ecosystem: ecosystem.info().name.to_owned(), pattern, owner, merge: body.merge }).await?;
     Ok(done())
 }
 
 pub(super) async fn unreserve(call: Call<'_>) -> Result<Response> {
-    call.identity().unreserve(&ecosystem(&call)?, call.parameter(1)).await?;
+    let ecosystem = call.ecosystem()?;
+    call.identity().unreserve(ecosystem.info().name, &ecosystem.pattern(call.parameter(1))?).await?;
     Ok(done())
-}
-
-fn ecosystem(call: &Call<'_>) -> Result<String> {
-    let name = call.parameter(0);
-    let known = &call.api.ecosystems;
-    if known.contains(&name) {
-        return Ok(name.to_owned());
-    }
-    Err(Error::not_found(Subject::Route).saying(format!("there is no ecosystem {name:?}, expected {}", known.join(", "))))
 }

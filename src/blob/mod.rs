@@ -26,7 +26,7 @@ use serde::Deserialize;
 use self::disk::{Disk, FreeSpace, failed};
 use self::index::Index;
 use self::lease::Leases;
-use self::read::Buffers;
+use self::read::{Buffers, Proof, Proved, Stamp};
 use self::write::Sink;
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
@@ -55,6 +55,9 @@ pub use write::{BlobWriter, Staged};
 pub struct Config {
     /// Free disk space that only hosted blobs may use.
     pub hosted_reserve_bytes: u64,
+    /// Free disk space that not even hosted blobs may use: it is the metadata's, which has to take
+    /// note of deletions and revoked tokens on a full disk too.
+    pub metadata_reserve_bytes: u64,
     /// Total size of cached blobs that eviction keeps to.
     pub cache_limit_bytes: u64,
     /// Number of cached blobs that eviction keeps to. Each takes about 150 bytes of memory.
@@ -82,6 +85,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             hosted_reserve_bytes: 1 << 30,
+            metadata_reserve_bytes: 64 << 20,
             cache_limit_bytes: 20 << 30,
             cache_limit_files: 1_000_000,
             spool_ahead_bytes: 64 << 20,
@@ -118,6 +122,7 @@ struct Inner {
     index: Index,
     small: quick_cache::sync::Cache<Id, Bytes, SmallWeight>,
     buffers: Arc<Buffers>,
+    proved: Proved,
     /// Fills in progress; they share [`Config::spool_ahead_bytes`].
     fills: AtomicUsize,
 }
@@ -142,7 +147,13 @@ pub struct Usage {
     pub cached_bytes: u64,
     /// Free space of the disk; zero if it cannot be found out.
     pub free_bytes: u64,
+    /// Whether the disk has no room for hosted blobs of any size to speak of.
+    pub full: bool,
 }
+
+/// Size up to which a blob is proved before its first byte leaves and not while it does: a client
+/// then gets another copy, or an error in words, instead of a broken connection.
+const PROVED_FIRST_BYTES: u64 = 1 << 20;
 
 /// The SHA-256 that names a blob.
 type Id = [u8; 32];
@@ -171,6 +182,7 @@ impl Blobs {
             leases: Arc::new(Leases::new(clock.clone(), Duration::from_secs(config.lease_seconds))),
             disk: Arc::new(disk),
             buffers: Arc::new(Buffers::new(idle)),
+            proved: Proved::default(),
             fills: AtomicUsize::new(0),
             config,
             clock,
@@ -210,7 +222,7 @@ impl Blobs {
     }
 
     /// Opens a blob to read; `None` if there is none. A small one is checked against its digest
-    /// when it is taken into memory.
+    /// when it is taken into memory, a large one while it is read.
     ///
     /// A cached blob that turns out to be damaged is put away and counts as absent, so that it is
     /// fetched again.
@@ -219,7 +231,7 @@ impl Blobs {
     /// [`crate::error::Kind::Internal`] when the disk fails or a hosted blob is damaged.
     pub async fn read(&self, digest: &Digest) -> Result<Option<Blob>> {
         let Some(id) = id_of(digest) else { return Ok(None) };
-        let Inner { small, index, disk, clock, config, buffers, .. } = &*self.0;
+        let Inner { small, index, disk, clock, config, buffers, proved, .. } = &*self.0;
         let expected = index.touch(&id, clock.now());
         if let Some(bytes) = small.get(&id) {
             return Ok(Some(Blob::memory(*digest, bytes)));
@@ -229,12 +241,22 @@ impl Blobs {
             index.forget(&id);
             return Ok(None);
         };
-        let size = file.metadata().map_err(failed)?.len();
+        let stamp = Stamp::of(&file).map_err(failed)?;
+        let size = stamp.size();
         if expected.is_some_and(|expected| expected != size) {
             return self.damaged(&id, digest);
         }
         if size > config.small_limit_bytes {
-            return Ok(Some(Blob::file(*digest, size, file, Arc::clone(buffers))));
+            let proof = match proved.get(&id, stamp) {
+                Some(true) => None,
+                Some(false) => return self.damaged(&id, digest),
+                None => Some(Proof { blobs: self.clone(), digest: *digest, stamp }),
+            };
+            let mut blob = Blob::file(*digest, size, file, Arc::clone(buffers), proof);
+            if size <= PROVED_FIRST_BYTES && !blob.prove().await? {
+                return Ok(None);
+            }
+            return Ok(Some(blob));
         }
         let bytes = read::read_whole(&Arc::new(file), size).await.map_err(failed)?;
         if Digest::sha256(&bytes) != *digest {
@@ -297,7 +319,10 @@ impl Blobs {
     /// How much the blobs take.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        Usage { cached_count: self.0.index.count(), cached_bytes: self.0.index.bytes(), free_bytes: self.0.disk.free().unwrap_or(0) }
+        let free_bytes = self.0.disk.free().unwrap_or(0);
+        // Publishes stop before they reach the reserve, by as much as they have yet to write.
+        let full = free_bytes < self.0.config.metadata_reserve_bytes.saturating_add(self.0.config.write_coalesce_bytes);
+        Usage { cached_count: self.0.index.count(), cached_bytes: self.0.index.bytes(), free_bytes, full }
     }
 
     fn remove_now(&self, id: &Id) -> Result<bool> {

@@ -5,19 +5,27 @@
 //! blocking thread. Only what must come from the disk takes that way. A file that
 //! ends before its length is an error of the stream: a client never takes a part for
 //! the whole.
+//!
+//! A disk may give back other bytes than it was given. A small blob is hashed when it is
+//! taken into memory. A larger one is hashed for its first reader, once for each run of
+//! the server and each day: before the first byte leaves, or, from a MiB on, while they
+//! leave. Then the last chunk goes only if the digest is right, so wrong bytes never look
+//! like a whole file.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::disk::failed;
-use crate::digest::Digest;
+use super::{Blobs, Id, id_of};
+use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::ChunkStream;
 
@@ -30,7 +38,8 @@ pub struct Blob {
 
 enum Source {
     Memory(Bytes),
-    File(Arc<File>, Arc<Buffers>),
+    /// With what is left to prove before the bytes count as the blob's.
+    File(Arc<File>, Arc<Buffers>, Option<Proof>),
 }
 
 impl Blob {
@@ -38,8 +47,20 @@ impl Blob {
         Self { digest, size: bytes.len() as u64, source: Source::Memory(bytes) }
     }
 
-    pub(super) fn file(digest: Digest, size: u64, file: File, buffers: Arc<Buffers>) -> Self {
-        Self { digest, size, source: Source::File(Arc::new(file), buffers) }
+    pub(super) fn file(digest: Digest, size: u64, file: File, buffers: Arc<Buffers>, proof: Option<Proof>) -> Self {
+        Self { digest, size, source: Source::File(Arc::new(file), buffers, proof) }
+    }
+
+    /// Proves a file's content now, if that is still to be done. `false` if it is cached and damaged,
+    /// and was put away.
+    pub(super) async fn prove(&mut self) -> Result<bool> {
+        if let Source::File(file, _, proof) = &mut self.source
+            && let Some(proof) = proof.take()
+        {
+            let found = proof.hash(file).await.map_err(failed)?;
+            return proof.conclude(&found);
+        }
+        Ok(true)
     }
 
     /// Its digest.
@@ -66,14 +87,20 @@ impl Blob {
     /// The whole content.
     ///
     /// # Errors
-    /// [`Kind::TooLarge`] past the limit; [`Kind::Internal`] when the file is shorter than it was or the disk fails.
+    /// [`Kind::TooLarge`] past the limit; [`Kind::Internal`] when the file is not what it was or the disk fails.
     pub async fn bytes(&self, limit_bytes: u64) -> Result<Bytes> {
         if self.size > limit_bytes {
             return Err(Error::new(Kind::TooLarge, Subject::Blob).saying(format!("larger than {limit_bytes} bytes")));
         }
         match &self.source {
             Source::Memory(bytes) => Ok(bytes.clone()),
-            Source::File(file, _) => read_whole(file, self.size).await.map_err(failed),
+            Source::File(file, _, proof) => {
+                let bytes = read_whole(file, self.size).await.map_err(failed)?;
+                if let Some(proof) = proof {
+                    proof.insist(&Digest::sha256(&bytes)).map_err(failed)?;
+                }
+                Ok(bytes)
+            }
         }
     }
 
@@ -88,18 +115,142 @@ impl Blob {
                 let part = bytes.slice(usize::try_from(start).unwrap_or(0)..usize::try_from(end).unwrap_or(0));
                 Box::pin(stream::iter((!part.is_empty()).then_some(Ok(part))))
             }
-            Source::File(file, buffers) => Box::pin(stream::try_unfold(start, move |position| {
-                let (file, buffers) = (Arc::clone(&file), Arc::clone(&buffers));
-                async move {
-                    if position >= end {
-                        return Ok(None);
-                    }
-                    let chunk = buffers.read(&file, position, end - position).await?;
-                    let next = position + chunk.len() as u64;
-                    Ok(Some((chunk, next)))
+            Source::File(file, buffers, proof) => {
+                let mut check = proof.map(|proof| Check { proof, hasher: None });
+                if let Some(check) = &mut check
+                    && start == 0
+                    && end == self.size
+                {
+                    check.hasher = Some(Hasher::new(&[]));
                 }
-            })),
+                Box::pin(stream::try_unfold((start, check), move |(position, check)| {
+                    let (file, buffers) = (Arc::clone(&file), Arc::clone(&buffers));
+                    async move {
+                        if position >= end {
+                            return Ok(None);
+                        }
+                        let mut check = match check {
+                            // Part of a file proves nothing, so all of it is read first.
+                            Some(Check { proof, hasher: None }) => {
+                                proof.insist(&proof.hash(&file).await?)?;
+                                None
+                            }
+                            check => check,
+                        };
+                        let chunk = buffers.read(&file, position, end - position).await?;
+                        let next = position + chunk.len() as u64;
+                        if let Some(Check { hasher: Some(hasher), .. }) = &mut check {
+                            hasher.update(&chunk);
+                        }
+                        if next >= end
+                            && let Some(Check { proof, hasher: Some(hasher) }) = check.take()
+                        {
+                            proof.insist(&hasher.finish().sha256)?;
+                        }
+                        Ok(Some((chunk, (next, check))))
+                    }
+                }))
+            }
         }
+    }
+}
+
+/// What is to be proved of a large blob's file.
+pub(super) struct Proof {
+    pub blobs: Blobs,
+    pub digest: Digest,
+    pub stamp: Stamp,
+}
+
+/// A proof that a stream of chunks is to give; without a hasher it has to come first.
+struct Check {
+    proof: Proof,
+    hasher: Option<Hasher>,
+}
+
+impl Proof {
+    /// Remembers that the file is right, or that it is not: then a cached blob is put away, and
+    /// this is `false`.
+    fn conclude(&self, found: &Digest) -> Result<bool> {
+        let Some(id) = id_of(&self.digest) else { return Ok(true) };
+        let right = *found == self.digest;
+        self.blobs.0.proved.note(id, self.stamp, right);
+        if !right {
+            self.blobs.damaged(&id, &self.digest)?;
+        }
+        Ok(right)
+    }
+
+    /// As [`Proof::conclude`], where there is no other end than an error.
+    fn insist(&self, found: &Digest) -> io::Result<()> {
+        let wrong = |cause: String| io::Error::new(io::ErrorKind::InvalidData, cause);
+        match self.conclude(found) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(wrong("a cached blob is damaged".to_owned())),
+            Err(error) => Err(wrong(format!("{error:?}"))),
+        }
+    }
+
+    /// Reads and hashes the whole file.
+    async fn hash(&self, file: &Arc<File>) -> io::Result<Digest> {
+        let file = Arc::clone(file);
+        let hashed = tokio::task::spawn_blocking(move || {
+            let (mut hasher, mut buffer, mut position) = (Hasher::new(&[]), vec![0; CHUNK], 0);
+            loop {
+                let read = read_some(&file, &mut buffer, position)?;
+                if read == 0 {
+                    return Ok(hasher.finish().sha256);
+                }
+                hasher.update(&buffer[..read]);
+                position += read as u64;
+            }
+        });
+        hashed.await.map_err(io::Error::other)?
+    }
+}
+
+/// What tells a file from another one, or from itself after it was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = file.metadata()?;
+        Ok(Self { inode: metadata.ino(), size: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// Files that were hashed a while ago, and what came of it.
+pub(super) struct Proved(moka::sync::Cache<Id, (Stamp, bool)>);
+
+/// How long a proof holds. A disk that forgets does so without a trace in the file's times.
+const PROOF_HOLDS: Duration = Duration::from_secs(24 * 3600);
+/// How many are remembered, in about 100 bytes each; the rest is proved again.
+const PROOFS: u64 = 100_000;
+
+impl Default for Proved {
+    fn default() -> Self {
+        Self(moka::sync::Cache::builder().max_capacity(PROOFS).time_to_live(PROOF_HOLDS).build())
+    }
+}
+
+impl Proved {
+    /// Whether this very file was found right or damaged; `None` if it was not looked at.
+    pub(super) fn get(&self, id: &Id, stamp: Stamp) -> Option<bool> {
+        self.0.get(id).filter(|(proved, _)| *proved == stamp).map(|(_, right)| right)
+    }
+
+    pub(super) fn note(&self, id: Id, stamp: Stamp, right: bool) {
+        self.0.insert(id, (stamp, right));
     }
 }
 

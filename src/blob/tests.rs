@@ -190,15 +190,46 @@ async fn dropping_at_any_stage_leaves_nothing() {
 
 #[tokio::test]
 async fn a_full_disk_stops_cached_blobs_before_hosted_ones() {
-    let place = Place::new(Config { hosted_reserve_bytes: 1000, ..Config::default() }).await;
+    let place =
+        Place::new(Config { hosted_reserve_bytes: 1000, metadata_reserve_bytes: 100, write_coalesce_bytes: 20, ..Config::default() }).await;
     place.free.store(1050, Ordering::Relaxed);
     place.put(Purpose::Cached, &content(50)).await;
     let error = place.blobs.put(Purpose::Cached, content(51)).await.unwrap_err();
     assert_eq!((error.kind(), error.subject()), (Kind::Unavailable, Subject::Blob));
-    place.put(Purpose::Hosted, &content(1050)).await;
-    let error = place.blobs.put(Purpose::Hosted, content(1051)).await.unwrap_err();
+    place.put(Purpose::Hosted, &content(950)).await;
+    assert!(!place.blobs.usage().full);
+    let error = place.blobs.put(Purpose::Hosted, content(951)).await.unwrap_err();
     assert_eq!((error.kind(), error.subject()), (Kind::Unavailable, Subject::Blob));
+    place.free.store(119, Ordering::Relaxed);
+    assert!(place.blobs.usage().full);
     assert_eq!(place.temporaries(), 0);
+}
+
+#[tokio::test]
+async fn a_large_blob_is_proved_by_its_first_reader() {
+    let mut place = Place::new(Config::default()).await;
+    let content = content(2_000_000);
+    for (purpose, range) in [(Purpose::Cached, 0..2_000_000), (Purpose::Cached, 10..20), (Purpose::Hosted, 0..2_000_000)] {
+        let digest = place.put(purpose, &content).await;
+        let right = place.blobs.read(&digest).await.unwrap().unwrap();
+        assert!(collect(right, 0..2_000_000).await == content);
+        // The same times and size: only its bytes tell.
+        let times = std::fs::metadata(place.path(&digest)).unwrap().modified().unwrap();
+        let mut flipped = content.to_vec();
+        flipped[700_000] ^= 1;
+        std::fs::write(place.path(&digest), flipped).unwrap();
+        std::fs::File::options().write(true).open(place.path(&digest)).unwrap().set_modified(times).unwrap();
+        place.blobs.flush().await.unwrap();
+        place.reopen().await;
+        let wrong = place.blobs.read(&digest).await.unwrap().unwrap();
+        let sent: Vec<_> = wrong.chunks(range.clone()).collect().await;
+        assert!(sent.last().unwrap().is_err(), "{purpose:?} {range:?} ended cleanly");
+        let again = place.blobs.read(&digest).await;
+        match purpose {
+            Purpose::Cached => assert!(again.unwrap().is_none(), "it is to be fetched again"),
+            Purpose::Hosted => assert_eq!(again.err().map(|error| error.kind()), Some(Kind::Internal)),
+        }
+    }
 }
 
 #[tokio::test]

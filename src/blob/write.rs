@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::disk::{self, Disk, Temporary, failed, full};
+use super::read::Stamp;
 use super::{Blobs, Lease, Purpose, blocking, id_of};
 use crate::digest::{Algorithm, Digests, Hasher};
 use crate::error::{Error, Kind, Result, Subject};
@@ -157,6 +158,10 @@ impl Staged {
                 blobs.0.index.enter(id, size, blobs.0.clock.now());
             }
         }
+        // It was hashed just now. Without a stamp it is hashed once more by its first reader.
+        if let Ok(stamp) = Stamp::of(&file) {
+            blobs.0.proved.note(id, stamp, true);
+        }
         Ok(lease)
     }
 }
@@ -173,8 +178,8 @@ pub(super) struct Sink {
 impl Sink {
     pub(super) fn new(blobs: &Blobs, purpose: Purpose, further: &[Algorithm]) -> Self {
         let reserve_bytes = match purpose {
-            Purpose::Hosted => 0,
-            Purpose::Cached => blobs.0.config.hosted_reserve_bytes,
+            Purpose::Hosted => blobs.0.config.metadata_reserve_bytes,
+            Purpose::Cached => blobs.0.config.hosted_reserve_bytes.max(blobs.0.config.metadata_reserve_bytes),
         };
         Self { disk: Arc::clone(&blobs.0.disk), reserve_bytes, hasher: Hasher::new(further), file: None }
     }

@@ -1,20 +1,48 @@
-//! Changes of hosted packages, each a plain function from what was read to one batch.
+//! Changes of hosted packages, each a plain function from what was read to one batch
+//! and the name of what it does, for the log of events.
 //!
 //! Every change replaces the head on the condition that it is still the one that
 //! was read, and adds one to its generation. So two changes of one package never
 //! both win on the same ground, and no rendered document outlives its records.
+//!
+//! A deletion is a mark on the records: names and numbers stay used for ever, blobs
+//! stay referenced, and a restore takes the mark away again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::{BLOB_REFERENCES, FILES, FileRow, Head, NAMES, PACKAGES, VERSIONS, blob_key, file_key, name_key, package_key, version_key};
+use super::{
+    BLOB_REFERENCES, FILES, FileRow, Head, NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key, name_key, owned_key, owner_key,
+    package_key, version_key,
+};
 use crate::clock::Timestamp;
-use crate::error::Result;
+use crate::error::{Error, Result, Subject};
+use crate::event::{About, Deed};
 use crate::name::{PackageName, Tag};
 use crate::package::{AccountId, File, Package, PackageId, Principal, RepositoryId, Role, Version, VersionId, Visibility};
 use crate::store::Batch;
 use crate::store::table::Stored;
+
+/// A change ready to be committed.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The conditions and changes. Empty when there is nothing to do.
+    pub batch: Batch,
+    /// What it does.
+    pub deed: Deed,
+    /// The package as it will be.
+    pub package: Package,
+    /// The versions it is about; none when it is about the package.
+    pub versions: Vec<About>,
+}
+
+impl From<Change> for Batch {
+    fn from(change: Change) -> Self {
+        change.batch
+    }
+}
 
 /// A version about to be published.
 #[derive(Clone, Debug)]
@@ -45,11 +73,12 @@ pub struct Draft {
 
 /// Publishes a version; the package is made if `head` is `None`.
 ///
-/// The batch holds the conditions *head unchanged* and *number never used*.
+/// The batch holds the conditions *head unchanged* and *number never used*. Whoever
+/// commits it for a package that is not live adds that the owner's account is.
 ///
 /// # Errors
 /// When a record cannot be encoded.
-pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, version: VersionId, now: Timestamp) -> Result<Batch> {
+pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, version: VersionId, now: Timestamp) -> Result<Change> {
     let mut batch = Batch::new();
     let mut package = if let Some(head) = head {
         PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
@@ -57,11 +86,15 @@ pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, versi
     } else {
         NAMES.absent(&mut batch, name_key(draft.ecosystem, &draft.name));
         NAMES.put(&mut batch, name_key(draft.ecosystem, &draft.name), &new_package)?;
+        OWNED.put(&mut batch, owned_key(draft.owner, new_package), &())?;
         new(draft, new_package, now)
     };
     if package.deleted_at.take().is_some() {
         // Publishing again under a deleted name begins anew; what was deleted stays deleted.
         package.tags.clear();
+    }
+    if head.is_none_or(|head| head.package.deleted_at.is_some()) {
+        come_alive(&mut batch, &package)?;
     }
     for tag in &draft.tags {
         package.tags.insert(tag.clone(), draft.number.clone());
@@ -69,7 +102,7 @@ pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, versi
     if let Some(tag) = &draft.first_tag {
         package.tags.entry(tag.clone()).or_insert_with(|| draft.number.clone());
     }
-    touch(&mut batch, package.clone(), now)?;
+    let package = touch(&mut batch, package, now)?;
     let record = Version {
         id: version,
         number: draft.number.clone(),
@@ -89,7 +122,8 @@ pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, versi
         FILES.put(&mut batch, file_key(package.id, &file.name), &row)?;
         BLOB_REFERENCES.put(&mut batch, blob_key(&file.sha256, package.id, version, &file.name), &())?;
     }
-    Ok(batch)
+    let versions = vec![About { id: version, number: draft.number.clone() }];
+    Ok(Change { batch, deed: Deed::Published, package, versions })
 }
 
 fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
@@ -114,29 +148,36 @@ fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
 /// Changes the head alone: tags, roles, visibility, links, stars.
 ///
 /// # Errors
-/// When the record cannot be encoded.
-pub fn edit(head: &Head, now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Batch> {
+/// [`NotFound`](crate::error::Kind::NotFound) when the package was deleted meanwhile.
+pub fn edit(head: &Head, deed: Deed, now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Change> {
+    if head.package.deleted_at.is_some() {
+        return Err(Error::not_found(Subject::Package));
+    }
     let mut batch = Batch::new();
     PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
     let mut package = head.package.clone();
     change(&mut package);
-    touch(&mut batch, package, now)?;
-    Ok(batch)
+    let package = touch(&mut batch, package, now)?;
+    Ok(Change { batch, deed, package, versions: Vec::new() })
 }
 
 /// Sets or removes the warnings of versions.
 ///
 /// # Errors
-/// When a record cannot be encoded.
-pub fn deprecate(head: &Head, versions: &[(Stored<Version>, Option<String>)], now: Timestamp) -> Result<Batch> {
-    let mut batch = edit(head, now, |_| {})?;
+/// As [`edit`].
+pub fn deprecate(head: &Head, versions: &[(Stored<Version>, Option<String>)], now: Timestamp) -> Result<Change> {
+    let mut change = edit(head, Deed::Deprecated, now, |_| {})?;
+    if versions.is_empty() {
+        return Ok(Change { batch: Batch::new(), ..change });
+    }
     for (stored, warning) in versions {
         let key = || version_key(head.package.id, &stored.value.number);
-        VERSIONS.unchanged(&mut batch, key(), stored);
+        VERSIONS.unchanged(&mut change.batch, key(), stored);
         let changed = Version { deprecated: warning.clone(), updated_at: now, ..stored.value.clone() };
-        VERSIONS.put(&mut batch, key(), &changed)?;
+        VERSIONS.put(&mut change.batch, key(), &changed)?;
+        change.versions.push(about(stored));
     }
-    Ok(batch)
+    Ok(change)
 }
 
 /// Deletes versions: they vanish from index and download at once, and their numbers
@@ -145,42 +186,133 @@ pub fn deprecate(head: &Head, versions: &[(Stored<Version>, Option<String>)], no
 /// finds them.
 ///
 /// # Errors
-/// When a record cannot be encoded.
-pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option<(Tag, String)>, now: Timestamp) -> Result<Batch> {
+/// As [`edit`].
+pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option<(Tag, String)>, now: Timestamp) -> Result<Change> {
     let gone = |number: &str| versions.iter().any(|stored| stored.value.number == number);
-    remove(head, versions, now, |package| {
+    let change = remove(head, versions, now, |package| {
         package.tags.retain(|_, number| !gone(number));
         package.tags.extend(moving);
-    })
+    })?;
+    Ok(Change { versions: versions.iter().map(about).collect(), ..change })
 }
 
-/// Deletes a package with all its live versions. The name stays taken.
+/// Deletes a package with all its live versions. The name stays taken. Its tags
+/// stay in the record, for a restore.
 ///
 /// # Errors
-/// When a record cannot be encoded.
-pub fn delete_package(head: &Head, live: &[Stored<Version>], now: Timestamp) -> Result<Batch> {
-    remove(head, live, now, |package| {
-        package.tags.clear();
-        package.deleted_at = Some(now);
-    })
+/// As [`edit`].
+pub fn delete_package(head: &Head, live: &[Stored<Version>], now: Timestamp) -> Result<Change> {
+    // The mark tells what was deleted together from what was deleted before, so it is like no earlier one.
+    let mark = now.max(head.package.updated_at.plus(Duration::from_millis(1)));
+    remove(head, live, mark, |package| package.deleted_at = Some(mark))
 }
 
-fn remove(head: &Head, versions: &[Stored<Version>], now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Batch> {
-    let mut batch = edit(head, now, change)?;
+/// Of all versions of a deleted package, those that were deleted together with it.
+#[must_use]
+pub fn deleted_together(head: &Head, all: Vec<Stored<Version>>) -> Vec<Stored<Version>> {
+    let mark = head.package.deleted_at;
+    all.into_iter().filter(|stored| mark.is_some() && stored.value.deleted_at == mark).collect()
+}
+
+/// Restores a deleted version of a live package. `default` is a tag to set if the package has none of that name.
+///
+/// # Errors
+/// [`Conflict`](crate::error::Kind::Conflict) when the package is deleted, the
+/// version is not, or a live version has a file of the same name.
+pub fn restore_version(
+    head: &Head,
+    live: &[Stored<Version>],
+    deleted: &Stored<Version>,
+    default: Option<(Tag, String)>,
+    now: Timestamp,
+) -> Result<Change> {
+    if head.package.deleted_at.is_some() {
+        return Err(Error::conflict(Subject::Package, "the package is deleted; restore the package"));
+    }
+    if deleted.value.deleted_at.is_none() {
+        return Err(Error::conflict(Subject::Version, "the version is not deleted"));
+    }
+    let taken: HashSet<&str> = live.iter().flat_map(|stored| &stored.value.files).map(|file| file.name.as_str()).collect();
+    if let Some(file) = deleted.value.files.iter().find(|file| taken.contains(file.name.as_str())) {
+        let text = format!("the file name {} is another version's now; delete that version first", file.name);
+        return Err(Error::conflict(Subject::File, text));
+    }
+    let change = bring_back(head, std::slice::from_ref(deleted), default, now)?;
+    Ok(Change { versions: vec![about(deleted)], ..change })
+}
+
+/// Restores a deleted package with the versions that were [deleted together with
+/// it](deleted_together), and its tags. `default` is as for [`restore_version`].
+///
+/// # Errors
+/// [`Conflict`](crate::error::Kind::Conflict) when the package is not deleted, or
+/// was published anew since.
+pub fn restore_package(head: &Head, together: &[Stored<Version>], default: Option<(Tag, String)>, now: Timestamp) -> Result<Change> {
+    let Some(mark) = head.package.deleted_at else {
+        return Err(Error::conflict(Subject::Package, "the package is not deleted"));
+    };
+    if together.iter().any(|stored| stored.value.deleted_at != Some(mark)) {
+        return Err(Error::internal(Subject::Version, "a version was not deleted together with its package"));
+    }
+    let mut change = bring_back(head, together, default, now)?;
+    come_alive(&mut change.batch, &head.package)?;
+    Ok(change)
+}
+
+fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, String)>, now: Timestamp) -> Result<Change> {
+    let id = head.package.id;
+    let mut batch = Batch::new();
+    PACKAGES.unchanged(&mut batch, package_key(id), &head.stored());
+    for stored in versions {
+        let key = || version_key(id, &stored.value.number);
+        VERSIONS.unchanged(&mut batch, key(), stored);
+        let restored = Version { deleted_at: None, updated_at: now, ..stored.value.clone() };
+        for file in &restored.files {
+            let row = FileRow { version: restored.number.clone(), file: file.clone() };
+            FILES.absent(&mut batch, file_key(id, &file.name));
+            FILES.put(&mut batch, file_key(id, &file.name), &row)?;
+        }
+        VERSIONS.put(&mut batch, key(), &restored)?;
+    }
+    let mut package = head.package.clone();
+    package.deleted_at = None;
+    if let Some((tag, number)) = default {
+        package.tags.entry(tag).or_insert(number);
+    }
+    let package = touch(&mut batch, package, now)?;
+    Ok(Change { batch, deed: Deed::Restored, package, versions: Vec::new() })
+}
+
+fn remove(head: &Head, versions: &[Stored<Version>], now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Change> {
+    let mut removal = edit(head, Deed::Deleted, now, change)?;
+    let batch = &mut removal.batch;
     for stored in versions {
         let key = || version_key(head.package.id, &stored.value.number);
-        VERSIONS.unchanged(&mut batch, key(), stored);
+        VERSIONS.unchanged(batch, key(), stored);
         let deleted = Version { deleted_at: Some(now), updated_at: now, ..stored.value.clone() };
-        VERSIONS.put(&mut batch, key(), &deleted)?;
+        VERSIONS.put(batch, key(), &deleted)?;
         for file in &stored.value.files {
-            FILES.delete(&mut batch, file_key(head.package.id, &file.name));
+            FILES.delete(batch, file_key(head.package.id, &file.name));
         }
     }
-    Ok(batch)
+    Ok(removal)
 }
 
-fn touch(batch: &mut Batch, mut package: Package, now: Timestamp) -> Result<()> {
+/// Marks that one more package of its owner is live: whoever found the owner without any must look again.
+/// The generation makes the mark unlike every earlier one.
+fn come_alive(batch: &mut Batch, package: &Package) -> Result<()> {
+    OWNERS.put(batch, owner_key(package.owner), &(package.id, package.generation + 1))
+}
+
+fn about(stored: &Stored<Version>) -> About {
+    About { id: stored.value.id, number: stored.value.number.clone() }
+}
+
+/// Puts the package's record, one generation on, and returns it.
+fn touch(batch: &mut Batch, mut package: Package, now: Timestamp) -> Result<Package> {
     package.generation += 1;
-    package.updated_at = now;
-    PACKAGES.put(batch, package_key(package.id), &package)
+    // Never back, also when the clock goes back: deletion marks stay apart by it.
+    package.updated_at = now.max(package.updated_at);
+    PACKAGES.put(batch, package_key(package.id), &package)?;
+    Ok(package)
 }

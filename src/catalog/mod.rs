@@ -14,6 +14,7 @@ use crate::access::{Grant, Policy, RepositoryPolicy};
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
+use crate::event;
 use crate::format::Maintainer;
 use crate::identity::{Identity, Sequence};
 use crate::name::{PackageKey, PackageName};
@@ -22,6 +23,8 @@ use crate::store::table::{Key, KeyParts, Stored, Table};
 use crate::store::{Batch, Outcome, Store};
 
 pub mod change;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use change::Draft;
 
@@ -34,6 +37,11 @@ static VERSIONS: Table<Version> = Table::new("catalog.version");
 static FILES: Table<FileRow> = Table::new("catalog.file");
 /// References to blobs, as rows: by digest, package, version and file name.
 static BLOB_REFERENCES: Table<()> = Table::new("catalog.blob_reference");
+
+/// Index of packages by their owner, also deleted ones; by owner and package.
+static OWNED: Table<()> = Table::new("catalog.owned");
+/// Which package of an owner last came alive, and in which generation; by owner.
+static OWNERS: Table<(PackageId, u64)> = Table::new("catalog.owner");
 
 /// Most versions of one package.
 pub const VERSIONS_LIMIT: usize = 50_000;
@@ -145,7 +153,12 @@ impl Catalog {
     }
 
     async fn policy(&self, package: &Package) -> Result<Policy> {
-        let owner = self.0.identity.account(package.owner).await?;
+        let owner_is_organisation = match self.0.identity.account(package.owner).await {
+            Ok(owner) => owner.is_organisation(),
+            // Of a deleted account nothing is left to be a member of, so that roles on its packages count for nobody.
+            Err(error) if error.kind() == Kind::NotFound => true,
+            Err(error) => return Err(error),
+        };
         let repository = match package.repository {
             None => None,
             Some(id) => match self.0.identity.repository_by_id(id).await {
@@ -159,7 +172,7 @@ impl Catalog {
         };
         Ok(Policy {
             owner: package.owner,
-            owner_is_organisation: owner.is_organisation(),
+            owner_is_organisation,
             visibility: package.visibility,
             inherits: package.inherits,
             roles: package.roles.clone(),
@@ -172,9 +185,8 @@ impl Catalog {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn versions(&self, _grant: &Grant, head: &Head) -> Result<Vec<Version>> {
-        let mut versions: Vec<Version> = self.all_versions(head).await?.into_iter().map(|(_, stored)| stored.value).collect();
-        versions.retain(|version| version.deleted_at.is_none());
+    pub async fn versions(&self, grant: &Grant, head: &Head) -> Result<Vec<Version>> {
+        let mut versions: Vec<Version> = self.live_versions(grant, head).await?.into_iter().map(|stored| stored.value).collect();
         versions.sort_by_key(|version| (version.created_at, version.id));
         Ok(versions)
     }
@@ -183,13 +195,19 @@ impl Catalog {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn live_versions(&self, _grant: &Grant, head: &Head) -> Result<Vec<Stored<Version>>> {
-        let all = self.all_versions(head).await?.into_iter().map(|(_, stored)| stored);
-        Ok(all.filter(|stored| stored.value.deleted_at.is_none()).collect())
+    pub async fn live_versions(&self, grant: &Grant, head: &Head) -> Result<Vec<Stored<Version>>> {
+        let mut live = self.all_versions(grant, head).await?;
+        live.retain(|stored| stored.value.deleted_at.is_none());
+        Ok(live)
     }
 
-    async fn all_versions(&self, head: &Head) -> Result<Vec<(Bytes, Stored<Version>)>> {
-        VERSIONS.scan(&*self.0.store, package_key(head.package.id), None, VERSIONS_LIMIT).await
+    /// Versions as stored, also deleted ones, by number as a text.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn all_versions(&self, _grant: &Grant, head: &Head) -> Result<Vec<Stored<Version>>> {
+        let rows = VERSIONS.scan(&*self.0.store, package_key(head.package.id), None, VERSIONS_LIMIT).await?;
+        Ok(rows.into_iter().map(|(_, stored)| stored).collect())
     }
 
     /// One version, also a deleted one.
@@ -260,6 +278,37 @@ impl Catalog {
         Ok(heads)
     }
 
+    /// The condition under which an account owns no live package. Deleted ones do not count: nobody can see them.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when it owns one.
+    pub async fn owns_nothing(&self, owner: AccountId) -> Result<Batch> {
+        const PAGE: usize = 1000;
+        let store = &*self.0.store;
+        let mut batch = Batch::new();
+        match OWNERS.get(store, owner_key(owner)).await? {
+            Some(mark) => OWNERS.unchanged(&mut batch, owner_key(owner), &mark),
+            None => OWNERS.absent(&mut batch, owner_key(owner)),
+        }
+        let mut after = None;
+        loop {
+            let rows = OWNED.scan(store, owner_key(owner), after, PAGE).await?;
+            for (key, _) in &rows {
+                let mut parts = KeyParts(key);
+                let id = parts.number().and_then(|_| parts.number()).map(PackageId);
+                let id = id.ok_or_else(|| Error::internal(Subject::Store, "malformed key in catalog.owned"))?;
+                let package = PACKAGES.get(store, package_key(id)).await?;
+                if package.is_some_and(|stored| stored.value.deleted_at.is_none()) {
+                    return Err(Error::conflict(Subject::Account, "the account still owns packages"));
+                }
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == PAGE => after = Some(key.clone()),
+                _ => return Ok(batch),
+            }
+        }
+    }
+
     /// Whether a hosted file refers to a blob.
     ///
     /// # Errors
@@ -288,6 +337,14 @@ impl Catalog {
                 _ => return Ok(blobs),
             }
         }
+    }
+
+    /// What happened to packages, oldest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn events(&self, whose: event::Whose, after: Option<u64>, limit: usize) -> Result<Vec<event::Event>> {
+        event::read(&*self.0.store, whose, after, limit).await
     }
 
     /// A number for a new package or version.
@@ -338,6 +395,14 @@ fn name_key(ecosystem: &str, name: &PackageName) -> Key {
 
 fn package_key(id: PackageId) -> Key {
     Key::new().number(id.0)
+}
+
+fn owner_key(owner: AccountId) -> Key {
+    Key::new().number(owner.0)
+}
+
+fn owned_key(owner: AccountId, package: PackageId) -> Key {
+    owner_key(owner).number(package.0)
 }
 
 fn version_key(id: PackageId, number: &str) -> Key {

@@ -26,6 +26,7 @@ const TEAM: &[&str] = &["name", "created_at"];
 const REPO: &[&str] = &["full_name", "visibility", "created_at"];
 const ROLE: &[&str] = &["principal", "role"];
 const TOKEN: &[&str] = &["id", "note", "scopes", "expires_at", "last_used_at", "revoked"];
+const AUDIT: &[&str] = &["id", "at", "user", "token", "deed", "ecosystem", "package", "version"];
 const RESERVATION: &[&str] = &["ecosystem", "pattern", "owner", "merge"];
 const PACKAGE: &[&str] = &["name", "owner", "visibility", "repository", "versions", "deleted_at"];
 
@@ -42,6 +43,7 @@ pub(super) fn ask(command: Command) -> Result<Ask> {
         Command::Repo(command) => repo(command)?,
         Command::Token(command) => token(command, Clock::system().now()),
         Command::Reserve(command) => reserve(command),
+        Command::Audit { owner, package, after } => audit(owner, package, after),
         Command::Package(command) => package(command)?,
         Command::Fsck => upkeep(Upkeep::Fsck),
         Command::Gc => upkeep(Upkeep::Gc),
@@ -157,6 +159,15 @@ fn token(command: Token, now: Timestamp) -> Ask {
         }
         Token::Revoke { user, id } => delete(format!("{}/{id}", at(&user)), format!("token {id} of {user} revoked")),
     }
+}
+
+fn audit(owner: Option<String>, package: Option<Vec<String>>, after: Option<u64>) -> Ask {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("limit", "1000");
+    query.extend_pairs(owner.map(|owner| ("owner", owner)));
+    query.extend_pairs(["ecosystem", "name"].into_iter().zip(package.into_iter().flatten()));
+    query.extend_pairs(after.map(|after| ("after", after.to_string())));
+    get(format!("/audit?{}", query.finish()), Show::Table(AUDIT))
 }
 
 fn reserve(command: Reserve) -> Ask {

@@ -36,7 +36,19 @@ pub(super) enum Command {
     /// Published packages
     #[command(subcommand)]
     Package(Package),
-    /// Check every stored file against its digest and every reference against what is there
+    /// Show who did what to which package, oldest first
+    Audit {
+        /// Only packages of this user or organisation
+        #[arg(long, conflicts_with = "package")]
+        owner: Option<String>,
+        /// Only this package
+        #[arg(long, num_args = 2, value_names = ["ECOSYSTEM", "NAME"])]
+        package: Option<Vec<String>>,
+        /// Begin after the event of this id
+        #[arg(long, value_name = "ID")]
+        after: Option<u64>,
+    },
+    /// Check every stored file against its digest and every reference against what is there; fails when something is wrong
     Fsck,
     /// Remove stored files that nothing refers to
     Gc,

@@ -1,7 +1,7 @@
 //! The command line: starts the server, or asks the running one over its socket.
 //!
 //! Commands that administer are pure up to the request they make
-//! ([`ask`]): a test checks each against the API's own table. `--json` prints the
+//! (`ask`): a test checks each against the API's own table. `--json` prints the
 //! answer as it came, for scripts; else tables and short lines for people. What
 //! belongs on a terminal goes to standard output, what went wrong to standard
 //! error. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
@@ -157,7 +157,13 @@ fn upkeep(config: &Config, parts: Parts, work: Upkeep) -> Result<String> {
         Err(error) if admin::is_absent(&error) => (parts.upkeep)(config, work)?,
         answer => answer?,
     };
-    Ok(show::show(&show::Show::Json, &report, true))
+    let text = show::show(&show::Show::Json, &report, true);
+    if report["clean"] == Value::Bool(false) {
+        // The report is the result also when it is a bad one; the exit code is for scripts.
+        let _ = std::io::stdout().lock().write_all(text.as_bytes());
+        return Err(Error::new(Kind::Conflict, Subject::Blob).saying("the data folder is not clean; the report says what was found"));
+    }
+    Ok(text)
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -125,6 +125,7 @@ fn check_numbers(config: &Config, note: &mut impl FnMut(&str, &str)) {
         ("registry.large_documents_at_once", registry.large_documents_at_once as u64),
         ("store.group_rows", config.store.group_rows as u64),
         ("store.queue_batches", config.store.queue_batches as u64),
+        ("blob.lease_seconds", config.blob.lease_seconds),
         ("blob.remove_files_per_second", u64::from(config.blob.remove_files_per_second)),
     ];
     for (path, value) in positive {

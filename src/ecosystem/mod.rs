@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use crate::error::{Error, Result};
 use crate::format::BaseUrl;
 use crate::http::{Method, Response};
+use crate::name::Tag;
 use crate::registry::Call;
 
 pub mod npm;
@@ -56,6 +57,21 @@ pub trait Ecosystem: Send + Sync {
 
     /// An error in the protocol's own words.
     fn error(&self, error: &Error) -> Response;
+
+    /// A pattern of names to reserve, in the spelling in which its names are compared.
+    /// One `*` at its end stands for the rest of a name.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::error::Kind::Invalid) when no name could ever fit it.
+    fn pattern(&self, text: &str) -> Result<String> {
+        Ok(text.to_owned())
+    }
+
+    /// The tag that a plain install follows, and the version it should point at among these when nobody has said.
+    fn default_tag(&self, numbers: &[&str]) -> Option<(Tag, String)> {
+        let _ = numbers;
+        None
+    }
 
     /// The lines that point its clients at a mount.
     fn clients(&self, base: &BaseUrl) -> Vec<Snippet>;

@@ -168,18 +168,29 @@ impl Identity {
         self.change_account(id, AccountChange { disabled: Some(true), ..AccountChange::default() }).await
     }
 
-    /// Deletes an account. Its login stays taken, its tokens are refused, its memberships end.
+    /// Adds to a batch: this account is still as it is now, in particular not deleted.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` while it owns repositories.
-    pub async fn delete_account(&self, id: AccountId) -> Result<()> {
+    /// `NotFound` when it is deleted already.
+    pub async fn expect_live(&self, batch: &mut Batch, id: AccountId) -> Result<()> {
+        let stored = self.live(id).await?;
+        ACCOUNTS.unchanged(batch, tables::account(id), &stored);
+        Ok(())
+    }
+
+    /// Deletes an account. Its login stays taken, its tokens are refused, its memberships end.
+    /// `provided` holds conditions of the floors above: that nothing of theirs belongs to it.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` while it owns repositories; `Unavailable` when a condition of `provided` does not hold any more.
+    pub async fn delete_account(&self, id: AccountId, provided: Batch) -> Result<()> {
         for _ in 0..TRIES {
             let stored = self.live(id).await?;
             if !self.repositories(id, None, 1).await?.is_empty() {
                 return Err(Error::conflict(Subject::Account, "the account still owns repositories"));
             }
             let deleted = Account { deleted_at: Some(self.clock.now()), disabled: true, site_admin: false, ..stored.value.clone() };
-            let mut batch = Batch::new();
+            let mut batch = provided.clone();
             ACCOUNTS.unchanged(&mut batch, tables::account(id), &stored);
             ACCOUNTS.put(&mut batch, tables::account(id), &deleted)?;
             if self.commit(batch).await? {

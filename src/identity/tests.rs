@@ -86,7 +86,7 @@ async fn a_login_names_one_account_for_ever() {
     let back = AccountChange { login: Some(login("ann")), ..AccountChange::default() };
     assert_eq!(f.identity.change_account(ann, back).await.unwrap().login, login("ann"));
 
-    f.identity.delete_account(ann).await.unwrap();
+    f.identity.delete_account(ann, Batch::new()).await.unwrap();
     assert_eq!(kind(f.identity.account(ann).await), Kind::NotFound);
     assert_eq!(kind(f.identity.account_by_login(&login("ann")).await), Kind::NotFound);
     assert_eq!(kind(f.identity.create_user(again).await), Kind::Conflict);
@@ -118,7 +118,7 @@ async fn every_bad_credential_gets_the_same_answer_and_is_never_anonymous() {
     }
     f.identity.revoke_token(ann, revoked.id).await.unwrap();
     f.identity.disable(bob).await.unwrap();
-    f.identity.delete_account(cat).await.unwrap();
+    f.identity.delete_account(cat, Batch::new()).await.unwrap();
     f.clock.advance(Duration::from_secs(1));
 
     let unknown = TokenText::mint().unwrap();
@@ -210,10 +210,10 @@ async fn deleting_accounts_ends_memberships() {
     for user in [ann, bob] {
         f.identity.set_member(acme, user, OrganisationRole::Member).await.unwrap();
     }
-    f.identity.delete_account(ann).await.unwrap();
+    f.identity.delete_account(ann, Batch::new()).await.unwrap();
     assert_eq!(f.identity.members(acme, None, 10).await.unwrap().items.len(), 1);
     assert_eq!(kind(f.identity.set_member(acme, ann, OrganisationRole::Owner).await), Kind::NotFound);
-    f.identity.delete_account(acme).await.unwrap();
+    f.identity.delete_account(acme, Batch::new()).await.unwrap();
     assert!(f.identity.memberships(bob).await.unwrap().is_empty());
     assert_eq!(kind(f.identity.set_member(acme, bob, OrganisationRole::Owner).await), Kind::NotFound);
 }
@@ -244,11 +244,11 @@ async fn repositories_have_names_visibility_and_roles() {
     let left = f.identity.set_repository_role(repository.id, Principal::User(bob), None).await.unwrap();
     assert_eq!(left.roles.len(), 1);
 
-    assert_eq!(kind(f.identity.delete_account(acme).await), Kind::Conflict);
+    assert_eq!(kind(f.identity.delete_account(acme, Batch::new()).await), Kind::Conflict);
     f.identity.delete_repository(repository.id).await.unwrap();
     assert_eq!(kind(f.identity.repository(acme, &name).await), Kind::NotFound);
     assert_eq!(kind(f.identity.repository_by_id(RepositoryId(77)).await), Kind::NotFound);
-    f.identity.delete_account(acme).await.unwrap();
+    f.identity.delete_account(acme, Batch::new()).await.unwrap();
 }
 
 #[tokio::test]

@@ -25,7 +25,10 @@ use crate::upstream::{Fetcher, Upstream};
 
 pub mod artifact;
 pub mod document;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod publish;
+pub mod removal;
 pub mod source;
 
 pub use artifact::{Artifact, Content};

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use super::{Plan, Registry};
 use crate::access::{self, Action, Grant, Owner, RepositoryPolicy, Target};
+use crate::catalog::change::Change;
 use crate::catalog::{Applied, Draft, Head, change};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result, Subject};
+use crate::event::{self, About, Actor, Event};
 use crate::format::Document;
 use crate::identity::{Account, Caller, RepositoryRole};
 use crate::name::{OwnerName, PackageName};
@@ -21,7 +23,7 @@ use crate::store::table::Stored;
 use crate::upstream::{Need, Upstream};
 
 /// Tries of a change against others of the same package.
-const TRIES: usize = 32;
+pub(super) const TRIES: usize = 32;
 
 /// The right to publish under a name, worked out before the body is read.
 #[derive(Clone, Debug)]
@@ -118,9 +120,11 @@ impl Registry {
                 // The name was taken by someone else while the body was read.
                 return Err(cannot_publish(name));
             }
-            let batch = change::publish(head.as_deref(), draft, package, version, self.clock.now())?;
-            if self.catalog.commit(ecosystem, name, batch).await? == Applied::Yes {
-                tracing::info!(ecosystem, package = %name, version = draft.number, publisher = %publishing.publisher, "published");
+            let mut change = change::publish(head.as_deref(), draft, package, version, self.clock.now())?;
+            if head.is_none_or(|head| head.package.deleted_at.is_some()) {
+                self.expect_owner(&mut change.batch, publishing.owner).await?;
+            }
+            if self.commit(&publishing.grant, change).await? == Applied::Yes {
                 return Ok(());
             }
         }
@@ -128,17 +132,17 @@ impl Registry {
     }
 
     /// Changes a hosted package's head. `build` is a plain function from what was read
-    /// to a batch; it is called anew when something changed in between.
+    /// to a change; it is called anew when something changed in between.
     ///
     /// # Errors
     /// Those of `build`, and [`Kind::Unavailable`] when every try lost.
-    pub async fn edit(&self, grant: &Grant, build: impl Fn(&Head, Timestamp) -> Result<Batch> + Send + Sync) -> Result<()> {
+    pub async fn edit(&self, grant: &Grant, build: impl Fn(&Head, Timestamp) -> Result<Change> + Send + Sync) -> Result<()> {
         let (ecosystem, name) = (grant.ecosystem(), grant.name());
         let _turn = self.turn(ecosystem, name).await;
         for _ in 0..TRIES {
             let head = self.catalog.head(ecosystem, name).await?.ok_or_else(|| Error::not_found(Subject::Package))?;
-            let batch = build(&head, self.clock.now())?;
-            if self.catalog.commit(ecosystem, name, batch).await? == Applied::Yes {
+            let change = build(&head, self.clock.now())?;
+            if self.commit(grant, change).await? == Applied::Yes {
                 return Ok(());
             }
         }
@@ -152,28 +156,62 @@ impl Registry {
     pub async fn edit_versions(
         &self,
         grant: &Grant,
-        build: impl Fn(&Head, Vec<Stored<Version>>, Timestamp) -> Result<Batch> + Send + Sync,
+        build: impl Fn(&Head, Vec<Stored<Version>>, Timestamp) -> Result<Change> + Send + Sync,
     ) -> Result<()> {
         let (ecosystem, name) = (grant.ecosystem(), grant.name());
         let _turn = self.turn(ecosystem, name).await;
         for _ in 0..TRIES {
             let head = self.catalog.head(ecosystem, name).await?.ok_or_else(|| Error::not_found(Subject::Package))?;
             let live = self.catalog.live_versions(grant, &head).await?;
-            let batch = build(&head, live, self.clock.now())?;
-            if self.catalog.commit(ecosystem, name, batch).await? == Applied::Yes {
+            let change = build(&head, live, self.clock.now())?;
+            if self.commit(grant, change).await? == Applied::Yes {
                 return Ok(());
             }
         }
         Err(contended())
     }
 
-    /// Deletes a package with all its versions.
+    /// What happened to packages, oldest first.
     ///
     /// # Errors
-    /// As [`Registry::edit`].
-    pub async fn delete_package(&self, grant: &Grant) -> Result<()> {
-        grant.require(Action::Delete)?;
-        self.edit_versions(grant, |head, live, now| change::delete_package(head, &live, now)).await
+    /// When the store fails.
+    pub async fn events(&self, whose: event::Whose, after: Option<u64>, limit: usize) -> Result<Vec<Event>> {
+        self.catalog.events(whose, after, limit).await
+    }
+
+    /// Commits a change together with the events that tell of it. An empty change is none.
+    ///
+    /// # Errors
+    /// When the store fails; the change is then not made, or not known to be made.
+    pub(super) async fn commit(&self, grant: &Grant, change: Change) -> Result<Applied> {
+        let Change { mut batch, deed, package, versions } = change;
+        if batch.changes.is_empty() {
+            return Ok(Applied::Yes);
+        }
+        let about: Vec<Option<About>> = if versions.is_empty() { vec![None] } else { versions.into_iter().map(Some).collect() };
+        let actor = Actor { user: grant.caller(), token: grant.token(), client: None };
+        let mut events = Vec::with_capacity(about.len());
+        for version in about {
+            let event = Event {
+                id: self.catalog.next_id().await?,
+                at: package.updated_at,
+                deed,
+                actor,
+                ecosystem: package.ecosystem.clone(),
+                package: package.id,
+                name: package.name.clone(),
+                owner: package.owner,
+                repository: package.repository,
+                version,
+            };
+            event::record(&mut batch, &event)?;
+            events.push(event);
+        }
+        let applied = self.catalog.commit(grant.ecosystem(), grant.name(), batch).await?;
+        if applied == Applied::Yes {
+            events.iter().for_each(log);
+        }
+        Ok(applied)
     }
 
     /// The repository a publisher may link a new package to, by owner and name.
@@ -204,11 +242,35 @@ impl Registry {
         Ok(may.then_some(repository.id))
     }
 
+    /// Adds to a batch that makes a package live: its owner's account is not deleted at the same moment.
+    pub(super) async fn expect_owner(&self, batch: &mut Batch, owner: AccountId) -> Result<()> {
+        self.identity.expect_live(batch, owner).await.map_err(|error| match error.kind() {
+            Kind::NotFound => Error::conflict(Subject::Owner, "the account that the package belongs to was deleted"),
+            _ => error,
+        })
+    }
+
     /// Changes of one package take turns within this process, so that many
     /// publishers of one package do not make each other's tries fail.
-    async fn turn(&self, ecosystem: &str, name: &PackageName) -> tokio::sync::MutexGuard<'_, ()> {
+    pub(super) async fn turn(&self, ecosystem: &str, name: &PackageName) -> tokio::sync::MutexGuard<'_, ()> {
         self.turns[crate::name::PackageKey::new(ecosystem, name.as_str()).slot(self.turns.len())].lock().await
     }
+}
+
+/// The audit log's line: who did what to which package, with which token, from where.
+fn log(event: &Event) {
+    tracing::info!(
+        target: "packhouse::audit",
+        event = event.id,
+        deed = event.deed.word(),
+        ecosystem = event.ecosystem,
+        package = %event.name,
+        version = event.version.as_ref().map(|version| version.number.as_str()),
+        user = event.actor.user.map(|user| user.0),
+        token = event.actor.token.map(|token| token.0),
+        client = event.actor.client.map(tracing::field::display),
+        "audit"
+    );
 }
 
 /// What a caller hears who may not know whether the package exists: the same as for a new name.
@@ -224,6 +286,6 @@ fn cannot_publish(name: &PackageName) -> Error {
     Error::forbidden(Subject::Package, format!("you do not have permission to publish {name}"))
 }
 
-fn contended() -> Error {
+pub(super) fn contended() -> Error {
     Error::new(Kind::Unavailable, Subject::Package).saying("too many changes of this package at once, try again")
 }

@@ -63,3 +63,90 @@ impl Plan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::identity::NewUser;
+    use crate::name::OwnerName;
+    use crate::registry::fixture;
+    use crate::upstream::UpstreamConfig;
+    use crate::upstream::config::{Config, Credentials, ProxyEnvironment};
+
+    fn upstream(name: &str, include: &[&str], exclude: &[&str]) -> Arc<Upstream> {
+        let list = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        let own = UpstreamConfig {
+            name: name.to_owned(),
+            url: "http://upstream.invalid/".to_owned(),
+            username: None,
+            password_file: None,
+            token_file: None,
+            fresh_seconds: None,
+            include: list(include),
+            exclude: list(exclude),
+            proxy_url: None,
+            ca_files: Vec::new(),
+        };
+        let upstream = Upstream::new(&own, &Config::default(), Credentials::default(), &ProxyEnvironment::default(), Clock::system());
+        Arc::new(upstream.unwrap())
+    }
+
+    async fn heads() -> (Arc<Head>, Arc<Head>) {
+        let f = fixture::fixture().await;
+        let ann = NewUser { login: OwnerName::new("ann").unwrap(), email: None, site_admin: false };
+        let ann = f.identity.create_user(ann).await.unwrap().id;
+        for name in ["live", "deleted"] {
+            f.publish("npm", name, ann, "1.0.0").await.unwrap();
+        }
+        let deleted = PackageName::new("deleted").unwrap();
+        f.registry.delete_package(&crate::access::Grant::system(("npm", &deleted, None))).await.unwrap();
+        let head = async |name: &PackageName| f.registry.catalog().head("npm", name).await.unwrap().unwrap();
+        (head(&PackageName::new("live").unwrap()).await, head(&deleted).await)
+    }
+
+    #[tokio::test]
+    async fn each_rule_for_each_kind_of_name() {
+        let (live, deleted) = heads().await;
+        let all = [upstream("one", &[], &[]), upstream("two", &[], &[])];
+        let name = PackageName::new("@acme/tool").unwrap();
+        let said = |plan: &Plan| {
+            let what = match plan {
+                Plan::Hosted(_) => "hosted",
+                Plan::Proxied(_) => "proxied",
+                Plan::Merged(..) => "merged",
+                Plan::Nowhere => "nowhere",
+            };
+            assert_eq!(plan.head().is_some(), ["hosted", "merged"].contains(&what));
+            (what, plan.upstreams().len())
+        };
+        // Head, what the reservation says of merging, and the plan with two upstreams and with none.
+        let table = [
+            (None, None, ("proxied", 2), ("nowhere", 0)),
+            (None, Some(false), ("nowhere", 0), ("nowhere", 0)),
+            (None, Some(true), ("proxied", 2), ("nowhere", 0)),
+            (Some(&live), None, ("hosted", 0), ("hosted", 0)),
+            (Some(&live), Some(false), ("hosted", 0), ("hosted", 0)),
+            (Some(&live), Some(true), ("merged", 2), ("merged", 0)),
+            // Deleted, and so never anybody else's, even where the owner merges.
+            (Some(&deleted), None, ("hosted", 0), ("hosted", 0)),
+            (Some(&deleted), Some(false), ("hosted", 0), ("hosted", 0)),
+            (Some(&deleted), Some(true), ("hosted", 0), ("hosted", 0)),
+        ];
+        for (index, (head, merges, with, without)) in table.into_iter().enumerate() {
+            assert_eq!(said(&Plan::new(head.cloned(), merges, &all, &name)), with, "row {index}");
+            assert_eq!(said(&Plan::new(head.cloned(), merges, &[], &name)), without, "row {index}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_is_asked_only_for_names_it_serves() {
+        let all = [upstream("acme", &["@acme/*"], &[]), upstream("rest", &[], &["@acme/*", "secret"])];
+        for (name, expected) in [("@acme/tool", &["acme"][..]), ("left-pad", &["rest"]), ("secret", &[])] {
+            let plan = Plan::new(None, None, &all, &PackageName::new(name).unwrap());
+            let asked: Vec<&str> = plan.upstreams().iter().map(|upstream| upstream.name()).collect();
+            assert_eq!(asked, expected, "{name}");
+            assert_eq!(matches!(plan, Plan::Nowhere), expected.is_empty(), "{name}");
+        }
+    }
+}

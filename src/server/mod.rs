@@ -36,7 +36,7 @@ pub mod tls;
 
 pub use config::{Config, Tls};
 
-use connection::Patient;
+use connection::{Patient, Prompt};
 use serve::FailedLogins;
 
 /// What requests are answered with; a reload replaces it as a whole.
@@ -148,19 +148,19 @@ impl Door {
                 tracing::debug!(%peer, "too many connections");
                 continue;
             };
-            let (door, watcher) = (Arc::clone(&door), graceful.watcher());
+            let (door, watcher, stop) = (Arc::clone(&door), graceful.watcher(), stop.clone());
             // A connection ends by its own time-outs, and the drain waits for it through its watcher.
             #[expect(clippy::disallowed_methods, reason = "the graceful shutdown watches every connection")]
             tokio::spawn(async move {
                 METRICS.connection(1);
-                door.connection(stream, peer, watcher).await;
+                door.connection(stream, peer, watcher, stop).await;
                 METRICS.connection(-1);
                 drop(place);
             });
         }
     }
 
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher, mut stop: watch::Receiver<bool>) {
         let config = self.state.load().config.clone();
         // Small answers must not wait for the acknowledgement of earlier ones; failing to say so only costs time.
         let _ = stream.set_nodelay(true);
@@ -169,7 +169,12 @@ impl Door {
             None => self.speak(stream, peer, &config, false, watcher).await,
             Some(acceptor) => {
                 let handshake = tokio::time::timeout(Duration::from_secs(config.header_seconds), acceptor.accept(stream));
-                match handshake.await {
+                // A stop waits for requests; before the end of its handshake a connection has none.
+                let handshake = tokio::select! {
+                    handshake = handshake => handshake,
+                    _ = stop.wait_for(|stop| *stop) => return,
+                };
+                match handshake {
                     Ok(Ok(stream)) => self.speak(stream, peer, &config, true, watcher).await,
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
@@ -183,6 +188,7 @@ impl Door {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let builder = protocol(config);
+        let stream = Prompt::new(stream, Duration::from_secs(config.header_seconds));
         let (state, failed_logins) = (Arc::clone(&self.state), Arc::clone(&self.failed_logins));
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let (state, failed_logins) = (state.load_full(), Arc::clone(&failed_logins));

@@ -107,7 +107,10 @@ async fn answer(
             // A defect must cost its own request and no other.
             let work = AssertUnwindSafe(ecosystem_answer(state, ecosystem, parts, body, (origin, mount, rest), trace, failed_logins));
             let result = work.catch_unwind().await.unwrap_or_else(|_| Err(Error::internal(Subject::Request, "a handler panicked")));
-            result.unwrap_or_else(|error| failed(ecosystem, &error, trace))
+            let mut response = result.unwrap_or_else(|error| failed(ecosystem, &error, trace));
+            // What says nothing of caches was made for this caller alone.
+            response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+            response
         }
         Located::Operation(operation) => operate(state, &parts.method, operation),
         Located::Root if matches!(parts.method, Method::GET | Method::HEAD) => front_page(state, origin),
@@ -213,6 +216,10 @@ fn operate(state: &State, method: &Method, operation: &str) -> Response {
 fn ready(state: &State) -> Response {
     if state.truth.is_stopped() {
         return reply::text(StatusCode::SERVICE_UNAVAILABLE, "the metadata store has stopped taking changes\n");
+    }
+    if state.registry.blobs().usage().full {
+        // Everything that is stored can still be read, so nobody should be sent elsewhere.
+        return reply::text(StatusCode::OK, "ready, but the disk is full: nothing can be published\n");
     }
     reply::text(StatusCode::OK, "ready\n")
 }

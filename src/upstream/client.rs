@@ -265,14 +265,6 @@ impl Upstream {
         self.breaker().is_open(self.clock.now())
     }
 
-    /// The error of a request to an upstream that is being left alone, if it is.
-    #[must_use]
-    pub fn refusal(&self) -> Option<Error> {
-        let now = self.clock.now();
-        let breaker = *self.breaker();
-        breaker.is_open(now).then(|| breaker.rest(now)).map(left_alone)
-    }
-
     fn admit(&self) -> Result<()> {
         self.breaker().admit(self.clock.now(), &self.breaker_limits).map_err(left_alone)
     }

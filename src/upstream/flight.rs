@@ -128,7 +128,7 @@ mod tests {
     async fn many_callers_one_piece_of_work() {
         let flights: Flights<u32, u32> = Flights::default();
         let starts = Arc::new(AtomicU32::new(0));
-        let (go, gate) = tokio::sync::watch::channel(false);
+        let (go, gate) = watch::channel(false);
         let call = |flights: Flights<u32, u32>| {
             let (starts, mut gate) = (Arc::clone(&starts), gate.clone());
             tokio::spawn(async move {

@@ -1,13 +1,12 @@
 //! Upstream registries: documents and files fetched once, verified, kept, served again.
 //!
 //! Nothing here knows an ecosystem. A document is asked for with an
-//! [`Ask`](crate::format::Ask) and a check that
+//! [`Ask`] and a check that
 //! refuses what is not such a document; a file is asked for with the digests that
 //! an index promised. What is kept is described in `cache.redb` by [`Entry`] and
 //! [`KeptFile`] records; the bytes are cached blobs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -107,13 +106,19 @@ struct Inner {
     documents: Flights<PackageKey, Shared<(Arc<Entry>, Verdict)>>,
     /// Documents that were asked for anew a moment ago because a caller missed something in them.
     forced: moka::sync::Cache<PackageKey, ()>,
-    /// Hidden names that were answered for as if they were absent.
-    pretended: moka::sync::Cache<PackageKey, ()>,
-    /// How long it takes an upstream to say that it has no such document, smoothed.
-    absence_micros: AtomicU64,
+    /// Bodies for which the disk had no room, for those who want them a moment later.
+    unkept: moka::sync::Cache<Digest, Bytes>,
+    /// What upstreams are asked for instead of a hidden name.
+    decoy: String,
     files: quick_cache::sync::Cache<PackageKey, Arc<KeptFile>>,
     fills: Flights<PackageKey, Shared<Filling>>,
 }
+
+/// Memory for documents that the disk has no room for.
+const UNKEPT_BYTES: u64 = 64 << 20;
+
+/// Begins the keys of names that are hidden. No address has a space in it, so none of theirs does.
+const HIDDEN: &str = "hidden ";
 
 const ENTRIES: Table<Entry> = Table::new("upstream_documents");
 
@@ -121,14 +126,15 @@ impl Fetcher {
     /// A fetcher that keeps its records in `store` (the cache, not the truth) and bodies in `blobs`.
     #[must_use]
     pub fn new(config: Config, store: Arc<dyn Store>, blobs: Blobs, clock: Clock) -> Self {
-        let brief = || {
-            let lifetime = Duration::from_secs(config.negative_seconds.max(1));
-            moka::sync::Cache::builder().max_capacity(100_000).time_to_live(lifetime).build()
-        };
+        let brief = Duration::from_secs(config.negative_seconds.max(1));
         Self(Arc::new(Inner {
-            forced: brief(),
-            pretended: brief(),
-            absence_micros: AtomicU64::new(50_000),
+            forced: moka::sync::Cache::builder().max_capacity(100_000).time_to_live(brief).build(),
+            unkept: moka::sync::Cache::builder()
+                .max_capacity(UNKEPT_BYTES)
+                .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len() + 200).unwrap_or(u32::MAX))
+                .time_to_live(Duration::from_secs(60))
+                .build(),
+            decoy: format!("packhouse-{:016x}", rand::rng().random::<u64>()),
             config,
             store,
             blobs,
@@ -200,29 +206,17 @@ impl Fetcher {
         Ok(known.is_some_and(|entry| entry.body.is_some()))
     }
 
-    /// Behaves as if the upstream had been asked for a package and did not have it: the same
-    /// delay, the same memory of it, the same error while the upstream is left alone.
-    /// Who may not know of a hosted package cannot tell it by these from one that nobody
-    /// has, although its name is never sent out.
+    /// Does for a hidden name what is done for one that the upstream does not have, with the same
+    /// waits, the same memory of it and the same failures. The upstream is asked for another name,
+    /// which nobody has: the hidden one is never sent out. So who may not know of a hosted package
+    /// cannot tell it from one that nobody has, also while the upstream is slow, down or not asked.
     ///
     /// # Errors
     /// What asking would have ended in, but for the absence itself.
-    pub async fn pretend_absent(&self, upstream: &Upstream, name: &PackageName) -> Result<()> {
-        if self.0.config.offline {
-            return Err(offline());
-        }
-        let key = PackageKey::new(upstream.identity(), name.as_str());
-        if self.0.pretended.get(&key).is_some() {
-            return Ok(());
-        }
-        if let Some(refusal) = upstream.refusal() {
-            return Err(refusal);
-        }
-        let usual = self.0.absence_micros.load(Ordering::Relaxed);
-        let delay = rand::rng().random_range(usual / 2..=usual + usual / 2);
-        tokio::time::sleep(Duration::from_micros(delay)).await;
-        self.0.pretended.insert(key, ());
-        Ok(())
+    pub async fn pretend_absent(&self, upstream: &Arc<Upstream>, name: &PackageName) -> Result<()> {
+        let ask = Ask { path: format!("{HIDDEN}{name}"), accept: "*/*" };
+        let check: Check = Arc::new(|_| Err(Error::new(Kind::BadUpstream, Subject::Upstream)));
+        self.document(upstream, &ask, Need::Usual, &check).await.map(drop)
     }
 
     /// The bytes of a document's body.
@@ -230,8 +224,10 @@ impl Fetcher {
     /// # Errors
     /// [`Kind::NotFound`] when they were evicted meanwhile.
     pub async fn body(&self, body: &BodyRef) -> Result<Bytes> {
-        let blob = self.0.blobs.read(&body.digest).await?.ok_or_else(|| Error::not_found(Subject::Blob))?;
-        blob.bytes(body.size).await
+        match self.0.blobs.read(&body.digest).await? {
+            Some(blob) => blob.bytes(body.size).await,
+            None => self.0.unkept.get(&body.digest).ok_or_else(|| Error::not_found(Subject::Blob)),
+        }
     }
 
     /// What is known of a document without asking anyone; `None` also when its body was evicted.
@@ -290,16 +286,11 @@ impl Fetcher {
     ) -> Result<(Arc<Entry>, Verdict)> {
         let known = known.filter(|entry| entry.body.is_some());
         let headers = conditional_headers(ask, known.as_deref());
-        let started = tokio::time::Instant::now();
-        let answer = upstream.get(&upstream.address(&ask.path)?, headers).await?;
+        let path = if ask.path.starts_with(HIDDEN) { &self.0.decoy } else { &ask.path };
+        let answer = upstream.get(&upstream.address(path)?, headers).await?;
         let now = self.0.clock.now();
         let (entry, verdict) = match answer {
-            Answer::Absent => {
-                let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-                let before = self.0.absence_micros.load(Ordering::Relaxed);
-                self.0.absence_micros.store((before / 4).saturating_mul(3).saturating_add(took / 4), Ordering::Relaxed);
-                (Entry { body: None, etag: None, last_modified: None, checked_at: now }, Verdict::Miss)
-            }
+            Answer::Absent => (Entry { body: None, etag: None, last_modified: None, checked_at: now }, Verdict::Miss),
             Answer::NotModified => {
                 // The client only reports this for a conditional request, so something is known.
                 let known = known.ok_or_else(|| Error::new(Kind::BadUpstream, Subject::Upstream))?;
@@ -318,14 +309,27 @@ impl Fetcher {
                         Error::new(Kind::BadUpstream, Subject::Upstream).saying("the upstream's document cannot be read").because(error)
                     })?;
                 let size = bytes.len() as u64;
-                let lease = self.0.blobs.put(Purpose::Cached, bytes).await?;
-                (Entry { body: Some(BodyRef { digest: *lease.digest(), size }), etag, last_modified, checked_at: now }, Verdict::Miss)
+                let (digest, verdict) = match self.0.blobs.put(Purpose::Cached, bytes.clone()).await {
+                    Ok(lease) => (*lease.digest(), Verdict::Miss),
+                    // A full disk keeps nothing, and is no reason to refuse what is at hand.
+                    Err(error) => {
+                        tracing::warn!(upstream = upstream.name(), error = ?error, "a document is passed on without being stored");
+                        let digest = Digest::sha256(&bytes);
+                        self.0.unkept.insert(digest, bytes);
+                        (digest, Verdict::PassedThrough)
+                    }
+                };
+                (Entry { body: Some(BodyRef { digest, size }), etag, last_modified, checked_at: now }, verdict)
             }
         };
         let entry = Arc::new(entry);
         let mut batch = Batch::new();
         ENTRIES.put(&mut batch, entry_key(upstream, &ask.path), &entry)?;
-        self.0.store.commit(batch).await?;
+        if verdict != Verdict::PassedThrough
+            && let Err(error) = self.0.store.commit(batch).await
+        {
+            tracing::warn!(upstream = upstream.name(), error = ?error, "a document is remembered in memory alone");
+        }
         self.0.entries.insert(key, Arc::clone(&entry));
         Ok((entry, verdict))
     }

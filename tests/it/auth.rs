@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Answer, Caller, Package, Server, Setup, Token};
+use crate::harness::{Answer, Caller, Fault, Package, Server, Setup, Token, Upstream};
 use crate::npm_wire::{at, base64_of, hosting, publish};
 
 /// A server with the private package `@alice/tool`, its publisher, and a stranger with a token.
@@ -212,6 +212,111 @@ async fn az02_a_private_package_looks_absent() {
     server.finish().await;
 }
 
+/// Asks for a hidden name and for one that nobody has; whoever comes first has the same fate.
+async fn hidden_as_absent(what: &str, caller: &Caller, hidden_first: bool) {
+    let there = [at("@alice/tool"), "/npm/@alice/tool/-/tool-1.0.0.tgz".into(), "/npm/@alice/tool/latest".into()];
+    for path in there {
+        let other = path.replace("tool", if hidden_first { "t00l" } else { "t11l" });
+        let (hidden, absent) = if hidden_first {
+            let hidden = caller.get(&path).send().await;
+            (hidden, caller.get(&other).send().await)
+        } else {
+            let absent = caller.get(&other).send().await;
+            (caller.get(&path).send().await, absent)
+        };
+        assert!(hidden.status >= 400, "{what}: {path} is {}", hidden.status);
+        let hidden = Answer { body: hidden.text().replace("tool", "????").into_bytes(), ..hidden };
+        let text = absent.text().replace("t00l", "????").replace("t11l", "????");
+        same(&format!("{what}: {path}"), &hidden, &Answer { body: text.into_bytes(), ..absent });
+    }
+}
+
+async fn offline(server: &mut Server) {
+    assert!(server.stop().await.success());
+    let text = std::fs::read_to_string(server.config_path()).unwrap();
+    std::fs::write(server.config_path(), text.replace("[upstream]\n", "[upstream]\noffline = true\n")).unwrap();
+    server.start_again().await;
+}
+
+#[tokio::test]
+async fn az02_a_private_package_looks_absent_whatever_the_upstream_does() {
+    let engine = "retries = 0\nconnect_seconds = 2\nnegative_seconds = 1\nbreaker_failures = 1000";
+    let upstream = Upstream::with(&[Package::new("dep", "1.0.0")]);
+    for hidden_first in [true, false] {
+        let mut server = Setup::default().upstream(&upstream).engine(engine).start().await;
+        let (alice, bob) = (server.publisher("alice").await, server.publisher("bob").await);
+        assert!(publish(&server.caller_with(&alice), &Package::new("@alice/tool", "1.0.0")).await.status < 300);
+        for caller in [server.caller(), server.caller_with(&bob)] {
+            hidden_as_absent("up", &caller, hidden_first).await;
+        }
+        for fault in [Fault::Status(500), Fault::Portal, Fault::Status(429), Fault::Empty, Fault::Status(403)] {
+            // What is remembered of either runs out.
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            upstream.everywhere(Some(fault.clone()));
+            hidden_as_absent(&format!("{fault:?}"), &server.caller(), hidden_first).await;
+            upstream.everywhere(None);
+        }
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        upstream.stop();
+        for caller in [server.caller(), server.caller_with(&bob)] {
+            hidden_as_absent("down", &caller, hidden_first).await;
+        }
+        // Offline, also for names that were asked for before.
+        offline(&mut server).await;
+        hidden_as_absent("offline", &server.caller(), hidden_first).await;
+        server.finish().await;
+        upstream.start_again();
+    }
+    // An upstream that is left alone for a while.
+    let server =
+        Setup::default().upstream(&upstream).engine("retries = 0\nbreaker_failures = 1\nbreaker_pause_seconds = 100").start().await;
+    let alice = server.publisher("alice").await;
+    assert!(publish(&server.caller_with(&alice), &Package::new("@alice/tool", "1.0.0")).await.status < 300);
+    upstream.stop();
+    server.caller().get(&at("any")).send().await.expect(502);
+    hidden_as_absent("left alone", &server.caller(), true).await;
+    server.finish().await;
+    // A name's first publish asks whether the upstream has it; nothing asks after that.
+    assert_eq!(upstream.count("/@alice/tool"), 3, "a hidden name was sent out");
+}
+
+#[tokio::test]
+async fn ca06_a_shared_cache_keeps_nothing_that_needs_a_token() {
+    let dep = Package::with("dep", "1.0.0", json!({}), 3000);
+    let upstream = Upstream::with(std::slice::from_ref(&dep));
+    let server = Setup::default().upstream(&upstream).more("[access]\nanonymous_proxy = false").start().await;
+    let alice = server.publisher("alice").await;
+    let caller = server.caller_with(&alice);
+    assert!(publish(&caller, &Package::new("@alice/tool", "1.0.0")).await.status < 300);
+    let paths = [
+        at("@alice/tool"),
+        "/npm/@alice/tool/1.0.0".into(),
+        "/npm/@alice/tool/-/tool-1.0.0.tgz".into(),
+        "/npm/-/package/@alice%2ftool/dist-tags".into(),
+        "/npm/-/package/@alice%2ftool/collaborators".into(),
+        "/npm/-/package/@alice%2ftool/visibility".into(),
+        at("dep"),
+        "/npm/dep/latest".into(),
+        format!("/npm{}", dep.path()),
+        "/npm/-/package/dep/dist-tags".into(),
+        "/npm/-/whoami".into(),
+        "/npm/-/npm/v1/user".into(),
+        "/npm/-/v1/search?text=tool".into(),
+        "/npm/@alice/none".into(),
+    ];
+    for path in paths {
+        let nobody = server.caller().get(&path).send().await;
+        let stored = nobody.header("cache-control");
+        assert!(stored.contains("no-store") || stored.contains("private"), "{path}, refused: {stored:?}");
+        let answer = caller.get(&path).send().await;
+        let stored = answer.header("cache-control");
+        // RFC 9111, section 3.5: what answers a token is kept only if `public`, `s-maxage` or `must-revalidate` says so.
+        assert!(stored.contains("no-store") || stored.contains("private"), "{path}: {stored:?}");
+        assert!(!["public", "s-maxage", "must-revalidate"].iter().any(|word| stored.contains(word)), "{path}: {stored:?}");
+    }
+    server.finish().await;
+}
+
 #[tokio::test]
 async fn az03_no_list_names_a_private_package() {
     let (server, _, bob, _) = with_private().await;
@@ -223,8 +328,15 @@ async fn az03_no_list_names_a_private_package() {
             "/npm/-/all",
             "/-/metrics",
             "/-/health",
+            "/-/ready",
+            "/",
+            "/npm/",
+            "/npm/-/user/alice/package",
+            "/npm/-/org/alice/package",
+            "/npm/-/_view/starredByUser?key=%22alice%22",
         ] {
-            assert!(!caller.get(path).send().await.text().contains("alice/tool"), "{path}");
+            let text = caller.get(path).send().await.text();
+            assert!(!text.contains("alice/tool") && !text.contains("alice%2ftool"), "{path}");
         }
     }
     server.finish().await;

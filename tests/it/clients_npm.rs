@@ -56,8 +56,8 @@ async fn installs_and_installs_again(tool: Tool) {
 
     let cold = Project::depending_on(tool, &["never-seen@1.0.0"]);
     let said = Client::new(tool, &server.registry(), None);
-    // npm and pnpm wait minutes between retries unless told otherwise.
-    let quick = [("NPM_CONFIG_FETCH_RETRIES", "0"), ("npm_config_fetch_retries", "0"), ("YARN_HTTP_RETRY", "0")];
+    // npm and pnpm wait minutes between retries unless told otherwise, each in a variable of its own.
+    let quick = [("NPM_CONFIG_FETCH_RETRIES", "0"), ("PNPM_CONFIG_FETCH_RETRIES", "0"), ("YARN_HTTP_RETRY", "0")];
     said.run_with(cold.path(), tool.install(), &quick).await.fails_with(&[]);
     server.finish().await;
 }

@@ -6,13 +6,18 @@
 
 mod auth;
 mod clients_npm;
+mod damage;
+mod disk;
 mod faults;
 mod harness;
 mod harness_checks;
 mod http;
+mod limits;
 mod npm_refusals;
 mod npm_wire;
 mod online;
 mod operation;
 mod proxy;
 mod proxy_faults;
+mod tls;
+mod upkeep;

@@ -313,15 +313,90 @@ async fn parallel_publishes_lose_nothing() {
 }
 
 #[tokio::test]
-async fn of_many_publishers_of_one_version_one_wins() {
+async fn rc01_of_many_publishers_of_one_version_one_wins() {
     let (server, caller, _) = with_tool().await;
-    let racers: Vec<Package> = (0..16).map(|n| Package::with("@alice/tool", "3.0.0", json!({ "racer": n }), 2000 + n)).collect();
+    let racers: Vec<Package> = (0..50).map(|n| Package::with("@alice/tool", "3.0.0", json!({ "racer": n }), 2000 + n)).collect();
+    // Readers beside them: whatever they see, they see for good.
+    let reader = tokio::spawn({
+        let caller = caller.clone();
+        async move {
+            let mut seen = Vec::new();
+            for _ in 0..200 {
+                let answer = caller.get("/npm/@alice/tool/-/tool-3.0.0.tgz").send().await;
+                if answer.status == 200 {
+                    seen.push(answer.body);
+                }
+            }
+            seen
+        }
+    });
     let answers = futures_util::future::join_all(racers.iter().map(|package| publish(&caller, package))).await;
     let winners: Vec<usize> = (0..racers.len()).filter(|index| answers[*index].status < 300).collect();
     assert_eq!(winners.len(), 1, "{:?}", answers.iter().map(|answer| answer.status).collect::<Vec<_>>());
+    assert!(
+        answers.iter().all(|answer| matches!(answer.status, 201 | 403 | 409)),
+        "{:?}",
+        answers.iter().map(|answer| answer.status).collect::<Vec<_>>()
+    );
     let served = caller.get("/npm/@alice/tool/-/tool-3.0.0.tgz").send().await;
     assert!(served.body == racers[winners[0]].tarball);
-    assert_eq!(caller.packument("@alice/tool").await["versions"]["3.0.0"]["racer"], json!(winners[0]));
+    assert!(reader.await.unwrap().iter().all(|body| *body == served.body), "two digests were seen of one version");
+    let listed = caller.packument("@alice/tool").await;
+    assert_eq!(listed["versions"]["3.0.0"]["racer"], json!(winners[0]));
+    assert_eq!(listed["versions"]["3.0.0"]["dist"]["integrity"], json!(integrity(&served.body)));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn rc02_a_deleted_number_stays_deleted_in_any_race() {
+    let (server, caller, _) = with_tool().await;
+    for minor in 1..=5 {
+        let number = format!("2.{minor}.0");
+        let first = Package::with("@alice/tool", &number, json!({}), 2000);
+        assert!(publish(&caller, &first).await.status < 300);
+        // Others try to take the number while it is being deleted.
+        let others: Vec<Package> = (0..10).map(|n| Package::with("@alice/tool", &number, json!({ "other": n }), 2000)).collect();
+        let racing = futures_util::future::join_all(others.iter().map(|package| publish(&caller, package)));
+        let ((), answers) = tokio::join!(unpublish(&caller, "@alice/tool", &number), racing);
+        assert!(answers.iter().all(|answer| matches!(answer.status, 403 | 409)), "{number} was published twice");
+        assert!(caller.packument("@alice/tool").await["versions"][&number].is_null());
+        caller.get(&format!("/npm{}", first.path())).send().await.expect(404);
+        assert!(matches!(publish(&caller, &first).await.status, 403 | 409), "the same bytes are no excuse");
+    }
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn rc06_concurrent_edits_lose_no_tag_and_stale_ones_are_told() {
+    let (server, caller, _) = with_tool().await;
+    let tag = |n: usize| format!("/npm/-/package/@alice%2ftool/dist-tags/tag-{n}");
+    let edits = futures_util::future::join_all((0..30).map(|n| caller.put(&tag(n), &json!("1.0.0")).send())).await;
+    assert!(edits.iter().all(|answer| answer.status < 300), "{:?}", edits.iter().map(|answer| answer.status).collect::<Vec<_>>());
+    let tags = caller.packument("@alice/tool").await["dist-tags"].as_object().unwrap().len();
+    assert_eq!(tags, 31, "a tag is lost");
+    let stale = caller.get(&format!("{}?write=true", at("@alice/tool"))).send().await.json();
+    assert!(publish(&caller, &Package::new("@alice/tool", "1.1.0")).await.status < 300);
+    let path = format!("{}/-rev/{}", at("@alice/tool"), stale["_rev"].as_str().unwrap());
+    caller.put(&path, &stale).send().await.expect(409);
+    assert!(caller.packument("@alice/tool").await["versions"]["1.1.0"].is_object(), "a stale edit removed a version");
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn np07_a_tag_is_no_version_and_names_one_that_is_there() {
+    let (server, caller, _) = with_tool().await;
+    let before = caller.packument("@alice/tool").await["dist-tags"].clone();
+    for (tag, version) in
+        [("1.0.0", "1.0.0"), ("v2", "1.0.0"), ("2.x", "1.0.0"), ("beta", "9.9.9"), ("beta", "nonsense"), ("", "1.0.0"), ("%2e%2e", "1.0.0")]
+    {
+        let answer = caller.put(&format!("/npm/-/package/@alice%2ftool/dist-tags/{tag}"), &json!(version)).send().await;
+        assert!(matches!(answer.status, 400 | 404 | 405 | 422), "{tag:?} to {version:?}: {}", answer.status);
+    }
+    for tag in ["2.0.0", "^1"] {
+        let answer = caller.put(&at("@alice/tool"), &Package::new("@alice/tool", "1.5.0").publish(tag)).send().await;
+        assert!(matches!(answer.status, 400 | 422), "published under {tag:?}: {}", answer.status);
+    }
+    assert_eq!(caller.packument("@alice/tool").await["dist-tags"], before);
     server.finish().await;
 }
 

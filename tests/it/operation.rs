@@ -139,6 +139,41 @@ async fn a_reload_takes_the_new_upstream_and_a_bad_one_changes_nothing() {
 }
 
 #[tokio::test]
+async fn rc13_a_reload_hurts_no_request_in_flight() {
+    let package = Package::with("dep", "1.0.0", serde_json::json!({}), 2 << 20);
+    let old = Upstream::with(std::slice::from_ref(&package));
+    let new = Upstream::with(&[Package::new("dep", "2.0.0")]);
+    let server = Setup::default().upstream(&old).start().await;
+    let caller = server.caller();
+    caller.packument("dep").await;
+    old.fault(&package.path(), Fault::HoldAfter(1 << 20), 1);
+    let download = tokio::spawn(caller.get(&format!("/npm{}", package.path())).send());
+    old.held(1).await;
+    // Somebody asks all the while, and sees the one configuration or the other.
+    let load = tokio::spawn({
+        let caller = server.caller();
+        async move {
+            for _ in 0..400 {
+                let listed = caller.packument("dep").await["versions"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+                assert!(listed == ["1.0.0"] || listed == ["2.0.0"], "half a configuration: {listed:?}");
+            }
+        }
+    });
+    for round in 0..6 {
+        let (from, to) = if round % 2 == 0 { (&old, &new) } else { (&new, &old) };
+        let taken = |log: &str| log.matches("configuration reloaded").count();
+        let before = taken(&server.log());
+        reload(&server, |text| text.replace(&from.url(), &to.url()));
+        until("the reload", || taken(&server.log()) > before).await;
+    }
+    load.await.unwrap();
+    old.release();
+    let answer = download.await.unwrap();
+    assert!(answer.status == 200 && !answer.cut && answer.body == package.tarball, "the running download ends whole");
+    server.finish().await;
+}
+
+#[tokio::test]
 async fn one_line_of_log_per_request_says_what_happened() {
     let upstream = Upstream::with(&[Package::new("dep", "1.0.0")]);
     let server = Setup::default().upstream(&upstream).start().await;

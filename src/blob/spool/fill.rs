@@ -21,7 +21,7 @@ impl Filler {
     /// Takes the next bytes. Waits while hash and disk, or with a full disk the slowest reader, are too far behind.
     ///
     /// # Errors
-    /// [`Kind::TooLarge`] past the limit, [`Kind::BadUpstream`] past the length. The fill has failed then.
+    /// `TooLarge` past the limit, `BadUpstream` past the length. The fill has failed then.
     pub async fn push(&mut self, bytes: Bytes) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -81,7 +81,7 @@ impl Filler {
     /// wait for the disk to confirm it; a body that is in memory as a whole is not even written before they have it.
     ///
     /// # Errors
-    /// [`Kind::BadUpstream`] when the length or a promised digest is not met. That the blob cannot
+    /// `BadUpstream` when the length or a promised digest is not met. That the blob cannot
     /// be stored is no error: see [`Kept::lease`].
     pub async fn finish(self) -> Result<Kept> {
         let mut moved = self.shared.moved.subscribe();

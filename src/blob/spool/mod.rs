@@ -112,7 +112,7 @@ impl Blobs {
     fn has_room(&self, size: u64) -> bool {
         let config = &self.0.config;
         let free = self.0.disk.free().unwrap_or(0);
-        size <= config.cache_limit_bytes && free >= config.hosted_reserve_bytes.saturating_add(size)
+        size <= config.cache_limit_bytes && free >= config.hosted_reserve_bytes.max(config.metadata_reserve_bytes).saturating_add(size)
     }
 
     /// What one fill may keep in memory: its share of what all may.

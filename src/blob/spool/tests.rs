@@ -31,12 +31,11 @@ fn expect(body: &[u8]) -> Expect {
 async fn read(mut chunks: ChunkStream) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
-        match chunk {
-            Ok(chunk) => bytes.extend_from_slice(&chunk),
-            Err(_) => {
-                assert!(chunks.next().await.is_none(), "something came after the error");
-                return (bytes, false);
-            }
+        if let Ok(chunk) = chunk {
+            bytes.extend_from_slice(&chunk);
+        } else {
+            assert!(chunks.next().await.is_none(), "something came after the error");
+            return (bytes, false);
         }
     }
     (bytes, true)
@@ -241,7 +240,7 @@ async fn a_slow_reader_holds_no_memory_while_the_disk_takes_the_bytes() {
 async fn a_full_disk_passes_the_body_on_to_who_follows() {
     // Full from the start, and full after a while.
     for free in [0, 300_000] {
-        let place = Place::new(Config { hosted_reserve_bytes: 1000, ..config() }).await;
+        let place = Place::new(Config { hosted_reserve_bytes: 1000, metadata_reserve_bytes: 0, ..config() }).await;
         let body = content(200_000);
         let length = if free == 0 { Some(200_000) } else { None };
         place.free.store(free, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use super::{INFO, hosted, publish, read_json, version};
 use crate::access::Action;
 use crate::catalog::{Head, change};
 use crate::error::{Error, Kind, Result, Subject};
+use crate::event::Deed;
 use crate::http::{Response, StatusCode, reply};
 use crate::identity::Caller;
 use crate::name::{OwnerName, PackageName, Tag};
@@ -170,7 +171,7 @@ pub async fn put_tag(call: Call<'_>, name: &PackageName, tag: &str) -> Result<Re
             if !live.iter().any(|stored| stored.value.number == number) {
                 return Err(Error::invalid(Subject::Version, format!("version {number} is not published")));
             }
-            change::edit(head, now, |package| drop(package.tags.insert(tag.clone(), number.clone())))
+            change::edit(head, Deed::Tagged, now, |package| drop(package.tags.insert(tag.clone(), number.clone())))
         })
         .await?;
     publish::done(registry, name, StatusCode::CREATED).await
@@ -191,7 +192,7 @@ pub async fn delete_tag(call: &Call<'_>, name: &PackageName, tag: &str) -> Resul
             if !head.package.tags.keys().any(|known| known.as_str() == tag) {
                 return Err(Error::not_found(Subject::Tag).saying(format!("there is no dist-tag {tag}")));
             }
-            change::edit(head, now, |package| package.tags.retain(|known, _| known.as_str() != tag))
+            change::edit(head, Deed::Tagged, now, |package| package.tags.retain(|known, _| known.as_str() != tag))
         })
         .await?;
     publish::done(call.registry, name, StatusCode::OK).await
@@ -217,7 +218,7 @@ pub async fn set_access(call: Call<'_>, name: &PackageName) -> Result<Response> 
         Some("restricted" | "private") => Visibility::Private,
         _ => return Err(Error::invalid(Subject::Request, "access is public or restricted; two-factor settings are not offered")),
     };
-    registry.edit(&grant, |head, now| change::edit(head, now, |package| package.visibility = visibility)).await?;
+    registry.edit(&grant, |head, now| change::edit(head, Deed::VisibilityChanged, now, |package| package.visibility = visibility)).await?;
     publish::done(registry, name, StatusCode::OK).await
 }
 
@@ -245,7 +246,7 @@ async fn set_star(registry: &Registry, caller: &Caller, name: &PackageName, star
     let (_, grant) = registry.grant_hosted(INFO.name, caller, name, Action::Read).await?;
     registry
         .edit(&grant, |head, now| {
-            change::edit(head, now, |package| {
+            change::edit(head, Deed::Starred, now, |package| {
                 if starred {
                     package.stars.insert(login.to_string(), true);
                 } else {
@@ -272,7 +273,7 @@ async fn set_maintainers(
     registry
         .edit(&grant, |head, now| {
             check_revision(head, revision)?;
-            change::edit(head, now, |package| {
+            change::edit(head, Deed::RolesChanged, now, |package| {
                 package.roles.retain(|principal, role| match principal {
                     Principal::User(id) => *role != Role::Admin || accounts.contains(id),
                     Principal::Team(_) => true,

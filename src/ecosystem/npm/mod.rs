@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
 use crate::http::negotiate;
 use crate::http::{HeaderValue, Method, Response, StatusCode, conditional, header, reply};
-use crate::name::PackageName;
+use crate::name::{PackageName, Tag};
 use crate::package::Visibility;
 use crate::registry::artifact::CACHE_STATUS;
 use crate::registry::{Call, Plan};
@@ -47,6 +47,7 @@ static INFO: Info = Info { name: "npm", mount: "npm", root_paths: &["/-/npm/"] }
 
 /// A client may use a proxied document for so long without asking again.
 const PROXIED_DOCUMENT: &str = "public, max-age=60";
+const PRIVATE_PROXIED_DOCUMENT: &str = "private, max-age=60";
 /// A hosted document is asked for each time, so that a publish is seen at once.
 const HOSTED_DOCUMENT: &str = "public, no-cache";
 const PRIVATE_DOCUMENT: &str = "private, no-cache";
@@ -75,6 +76,15 @@ impl Ecosystem for Npm {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"packhouse\""));
         }
         response
+    }
+
+    fn pattern(&self, text: &str) -> Result<String> {
+        route::pattern(text)
+    }
+
+    fn default_tag(&self, numbers: &[&str]) -> Option<(Tag, String)> {
+        let best = version::latest(numbers.iter().copied())?;
+        Some((Tag::new("latest").ok()?, best.to_owned()))
     }
 
     fn clients(&self, base: &BaseUrl) -> Vec<Snippet> {
@@ -164,7 +174,7 @@ async fn packument(call: &Call<'_>, name: &PackageName) -> Result<Response> {
     let headers = response.headers_mut();
     headers.insert(header::ETAG, rendered.etag);
     headers.insert(header::VARY, const { HeaderValue::from_static("Accept, Accept-Encoding") });
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(document_lifetime(&plan)));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(document_lifetime(call, &plan)));
     headers.insert(CACHE_STATUS, rendered.verdict.header());
     Ok(response)
 }
@@ -176,7 +186,7 @@ async fn manifest_of(call: &Call<'_>, name: &PackageName, wanted: &str) -> Resul
         let (document, verdict) = call.registry.parsed::<Packument>(&grant, &plan, need).await?;
         note_verdict(call, verdict.word());
         if let Some(manifest) = document.manifest(wanted, &call.base) {
-            return Ok(document_response(&plan, manifest, verdict.header()));
+            return Ok(document_response(call, &plan, manifest, verdict.header()));
         }
     }
     Err(Error::not_found(Subject::Version).saying(format!("version not found: {wanted}")))
@@ -188,8 +198,11 @@ async fn tarball_of(call: &Call<'_>, name: &PackageName, file: &str) -> Result<R
     let artifact = call.registry.artifact::<Packument>(&grant, &plan, file).await?;
     note_verdict(call, artifact.verdict.word());
     // Made when this is compiled: making a header's value looks at every byte.
-    let lifetime =
-        if is_private(&plan) { const { HeaderValue::from_static(PRIVATE_FILE) } } else { const { HeaderValue::from_static(PUBLIC_FILE) } };
+    let lifetime = if is_private(call, &plan) {
+        const { HeaderValue::from_static(PRIVATE_FILE) }
+    } else {
+        const { HeaderValue::from_static(PUBLIC_FILE) }
+    };
     Ok(artifact.respond(call.headers, const { HeaderValue::from_static("application/octet-stream") }, lifetime))
 }
 
@@ -214,7 +227,7 @@ async fn tags(call: &Call<'_>, name: &PackageName) -> Result<Response> {
     note_verdict(call, verdict.word());
     let tags: Map<String, Value> = document.tags().iter().map(|(tag, number)| (tag.clone(), json!(number))).collect();
     let body = serde_json::to_vec(&tags).map_err(|error| Error::internal(Subject::Tag, error))?;
-    Ok(document_response(&plan, body.into(), verdict.header()))
+    Ok(document_response(call, &plan, body.into(), verdict.header()))
 }
 
 async fn visibility(call: &Call<'_>, name: &PackageName) -> Result<Response> {
@@ -230,23 +243,26 @@ async fn read_grant(call: &Call<'_>, name: &PackageName) -> Result<(Plan, Grant)
     Ok(granted)
 }
 
-fn document_response(plan: &Plan, body: Bytes, cache_status: HeaderValue) -> Response {
+fn document_response(call: &Call<'_>, plan: &Plan, body: Bytes, cache_status: HeaderValue) -> Response {
     let mut response = reply::typed(StatusCode::OK, "application/json", body);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(document_lifetime(plan)));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(document_lifetime(call, plan)));
     response.headers_mut().insert(CACHE_STATUS, cache_status);
     response
 }
 
-fn document_lifetime(plan: &Plan) -> &'static str {
-    match plan {
-        Plan::Proxied(_) => PROXIED_DOCUMENT,
-        plan if is_private(plan) => PRIVATE_DOCUMENT,
-        _ => HOSTED_DOCUMENT,
+fn document_lifetime(call: &Call<'_>, plan: &Plan) -> &'static str {
+    match (plan, is_private(call, plan)) {
+        (Plan::Proxied(_), true) => PRIVATE_PROXIED_DOCUMENT,
+        (Plan::Proxied(_), false) => PROXIED_DOCUMENT,
+        (_, true) => PRIVATE_DOCUMENT,
+        (_, false) => HOSTED_DOCUMENT,
     }
 }
 
-fn is_private(plan: &Plan) -> bool {
-    plan.head().is_some_and(|head| head.policy.visibility() != Visibility::Public)
+/// Whether a shared cache on the way must not keep an answer: it would give it to those who may not read it.
+fn is_private(call: &Call<'_>, plan: &Plan) -> bool {
+    let nobody_may_proxy = !plan.upstreams().is_empty() && !call.registry.access().anonymous_proxy;
+    nobody_may_proxy || plan.head().is_some_and(|head| head.policy.visibility() != Visibility::Public)
 }
 
 fn note_verdict(call: &Call<'_>, word: &'static str) {

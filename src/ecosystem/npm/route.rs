@@ -226,6 +226,23 @@ pub fn new_name(name: &PackageName) -> Result<()> {
     Ok(())
 }
 
+/// A pattern of names to reserve, in lower case as all names are that can be published.
+///
+/// # Errors
+/// [`Kind::Invalid`](crate::error::Kind::Invalid) when no package name fits it: a scope without its slash, say.
+pub fn pattern(text: &str) -> Result<String> {
+    let pattern = text.to_ascii_lowercase();
+    let fits = match pattern.strip_suffix('*') {
+        // The rest of a name is a letter, or a letter of the scope and a name.
+        Some(start) => ["a", "a/a"].iter().any(|rest| lenient_name(&format!("{start}{rest}")).is_ok()),
+        None => lenient_name(&pattern).is_ok(),
+    };
+    if fits {
+        return Ok(pattern);
+    }
+    Err(Error::invalid(Subject::Package, "no package name fits this pattern; examples: @acme/*, @acme/tool, acme-*"))
+}
+
 /// Modules that Node.js itself provides; a package of that name could never be required.
 const CORE_MODULES: [&str; 38] = [
     "assert",
@@ -316,6 +333,16 @@ mod tests {
             assert_eq!(parse(&Method::GET, spelling).unwrap(), Route::Packument { name: name("@acme/tool") }, "{spelling}");
         }
         assert!(parse(&Method::GET, "/@acme%252ftool").is_err(), "a second decoding never happens");
+    }
+
+    #[test]
+    fn patterns_have_the_spelling_of_names() {
+        for (given, expected) in [("@Acme/*", "@acme/*"), ("@acme/Tool", "@acme/tool"), ("Acme-*", "acme-*"), ("@acme*", "@acme*")] {
+            assert_eq!(pattern(given).unwrap(), expected);
+        }
+        for wrong in ["@acme", "@/x", "a/b*", "@acme/tool/*", ".x", "-x*", "a b", "@acme/../*", "", "é*"] {
+            assert!(pattern(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //! The first error of the disk stops all writing until the file is opened anew:
 //! after a failed sync nobody can say which pages the disk holds, and a second try
 //! may report success for pages that the kernel has dropped. Reads go on: see `aside`.
+//! So that a full disk is no such error, changes are refused while there is still
+//! [`Config::disk_reserve_bytes`] of room, and taken again when there is more.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -47,13 +49,23 @@ pub struct Config {
     pub queue_batches: usize,
     /// Largest key and largest value.
     pub record_limit_bytes: u64,
+    /// Free disk space below which no change is taken: a write that fails half way would end all
+    /// writing until the file is opened anew, and a refusal ends nothing.
+    pub disk_reserve_bytes: u64,
     /// Longest time that a cache file's commits stay unsynced. Truth is always synced.
     pub flush_seconds: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { page_cache_bytes: 64 << 20, group_rows: 1000, queue_batches: 4096, record_limit_bytes: 64 << 20, flush_seconds: 5 }
+        Self {
+            page_cache_bytes: 64 << 20,
+            group_rows: 1000,
+            queue_batches: 4096,
+            record_limit_bytes: 64 << 20,
+            disk_reserve_bytes: 16 << 20,
+            flush_seconds: 5,
+        }
     }
 }
 
@@ -134,6 +146,7 @@ impl Redb {
             group_rows: config.group_rows,
             flush: Duration::from_secs(config.flush_seconds),
             unsynced_since: None,
+            room: path.map(|path| (path.to_path_buf(), config.disk_reserve_bytes)),
         };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run());
         Ok(Self {

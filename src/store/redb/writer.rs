@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -41,6 +42,8 @@ pub(super) struct Writer {
     pub flush: Duration,
     /// When the first commit was made that is not synced yet.
     pub unsynced_since: Option<Instant>,
+    /// The file, and the free space its disk must have.
+    pub room: Option<(PathBuf, u64)>,
 }
 
 impl Writer {
@@ -78,6 +81,14 @@ impl Writer {
     }
 
     fn answer(&mut self, group: Vec<Waiting>) {
+        if !self.has_room() {
+            for waiting in group {
+                waiting.answer(Err(unavailable("the disk is full")));
+            }
+            // What is not synced yet waits, and keeps the thread from looking without a pause.
+            self.unsynced_since = self.unsynced_since.map(|_| Instant::now());
+            return;
+        }
         let durable = self.durability == Durability::Truth || self.unsynced_since.is_some_and(|since| since.elapsed() >= self.flush);
         let batches = group.iter().map(|waiting| &waiting.batch);
         let outcomes = self.guarded(|database| apply(database, batches, durable));
@@ -97,7 +108,17 @@ impl Writer {
         }
     }
 
+    /// Whether the disk has room for a transaction. A disk that does not say has.
+    fn has_room(&self) -> bool {
+        let Some((path, reserve_bytes)) = &self.room else { return true };
+        rustix::fs::statvfs(path).map_or(true, |stat| stat.f_bavail.saturating_mul(stat.f_frsize) >= *reserve_bytes)
+    }
+
     fn sync(&mut self) {
+        if self.unsynced_since.is_some() && !self.has_room() {
+            self.unsynced_since = Some(Instant::now());
+            return;
+        }
         if self.unsynced_since.is_some() && self.guarded(|database| apply(database, std::iter::empty(), true)).is_ok() {
             self.note_commit(true);
         }

@@ -88,6 +88,11 @@ impl Ask {
         self.try_send().await.expect("an answer")
     }
 
+    /// Sends it; says whether the answer was a success.
+    pub(crate) async fn send_once(self) -> bool {
+        self.try_send().await.is_some_and(|answer| (200..300).contains(&answer.status))
+    }
+
     /// Sends it; `None` when no answer comes.
     pub(crate) async fn try_send(self) -> Option<Answer> {
         let mut response = self.0.send().await.ok()?;

@@ -148,6 +148,15 @@ impl Client {
         std::fs::write(self.home.path().join(file), text).expect("settings");
     }
 
+    /// Adds a line to its settings.
+    pub(crate) fn with_setting(self, line: &str) -> Self {
+        let file = if self.tool == Tool::Berry { ".yarnrc.yml" } else { ".npmrc" };
+        let path = self.home.path().join(file);
+        let text = std::fs::read_to_string(&path).expect("settings") + line + "\n";
+        std::fs::write(path, text).expect("settings");
+        self
+    }
+
     /// Runs the client in a folder.
     pub(crate) async fn run(&self, folder: &Path, arguments: &[&str]) -> Ran {
         self.run_with(folder, arguments, &[]).await

@@ -5,7 +5,9 @@
 //! what installs it.
 
 mod caller;
+mod certificates;
 mod clients;
+mod disk;
 mod package;
 mod raw;
 mod server;
@@ -13,10 +15,11 @@ mod tunnel;
 mod upstream;
 
 pub(crate) use caller::{Answer, Caller};
+pub(crate) use certificates::{Authority, Identity};
 pub(crate) use clients::{Client, Project, Tool};
 pub(crate) use package::{Package, gunzip, integrity, shasum};
 pub(crate) use raw::{Exchange, exchange};
-pub(crate) use server::{Server, Setup, Token};
+pub(crate) use server::{Server, Setup, Token, files_below};
 pub(crate) use tunnel::Tunnel;
 pub(crate) use upstream::{Fault, Upstream};
 

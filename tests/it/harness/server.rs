@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
-use super::{Caller, Upstream, free_port};
+use super::disk::Disk;
+use super::{Caller, Identity, Upstream, free_port};
 
 /// What a server is started with.
 #[derive(Default)]
@@ -22,6 +23,10 @@ pub(crate) struct Setup {
     registry: String,
     files: Vec<(String, String)>,
     environment: Vec<(&'static str, String)>,
+    tls_port: Option<u16>,
+    blob: String,
+    more: String,
+    disk_megabytes: Option<u32>,
 }
 
 impl Setup {
@@ -63,6 +68,34 @@ impl Setup {
         self
     }
 
+    /// More keys of `[blob]`, as TOML lines.
+    pub(crate) fn blob(mut self, lines: &str) -> Self {
+        self.blob.push_str(lines);
+        self.blob.push('\n');
+        self
+    }
+
+    /// More tables of the configuration, as TOML.
+    pub(crate) fn more(mut self, tables: &str) -> Self {
+        self.more.push_str(tables);
+        self.more.push('\n');
+        self
+    }
+
+    /// Serves TLS besides, and builds addresses from what the client used.
+    pub(crate) fn tls(mut self, identity: &Identity) -> Self {
+        self.files.push(("cert.pem".into(), identity.certificate.clone()));
+        self.files.push(("key.pem".into(), identity.key.clone()));
+        self.tls_port = Some(free_port());
+        self
+    }
+
+    /// Keeps the data on a file system of its own with this much room.
+    pub(crate) fn disk(mut self, megabytes: u32) -> Self {
+        self.disk_megabytes = Some(megabytes);
+        self
+    }
+
     /// A variable of the server's environment.
     pub(crate) fn environment(mut self, name: &'static str, value: &str) -> Self {
         self.environment.push((name, value.into()));
@@ -74,12 +107,23 @@ impl Setup {
         Server::start(self).await
     }
 
-    fn config(&self, port: u16) -> String {
+    fn config(&self, port: u16, folder: &Path) -> String {
+        let tls = self
+            .tls_port
+            .map(|port| format!("[server.tls]\nlisten = [\"127.0.0.1:{port}\"]\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n"));
+        let public_url = if tls.is_some() { String::new() } else { format!("public_url = \"http://127.0.0.1:{port}\"\n") };
+        let data = folder.join("data");
         let loopback = if self.engine.contains("allow_private") { "" } else { "allow_private = [\"127.0.0.1/32\"]\n" };
         let mut text = format!(
-            "public_url = \"http://127.0.0.1:{port}\"\ndata_dir = \"data\"\n\n\
-             [server]\nlisten = [\"127.0.0.1:{port}\"]\n{}\n[upstream]\n{loopback}{}\n[registry]\n{}\n",
-            self.server, self.engine, self.registry
+            "{public_url}data_dir = \"{}\"\n\n\
+             [server]\nlisten = [\"127.0.0.1:{port}\"]\n{}\n{}\n[upstream]\n{loopback}{}\n[registry]\n{}\n[blob]\n{}\n{}\n",
+            data.display(),
+            self.server,
+            tls.unwrap_or_default(),
+            self.engine,
+            self.registry,
+            self.blob,
+            self.more
         );
         if self.upstreams.is_empty() {
             text.push_str("[ecosystem.npm]\nupstream = []\n");
@@ -110,6 +154,8 @@ pub(crate) struct Server {
     log: Arc<Mutex<String>>,
     secrets: Mutex<Vec<String>>,
     environment: Vec<(&'static str, String)>,
+    tls_port: Option<u16>,
+    disk: Option<Disk>,
     finished: bool,
 }
 
@@ -117,12 +163,18 @@ impl Server {
     async fn start(setup: Setup) -> Self {
         let folder = TempDir::with_prefix("packhouse-it-").expect("a folder");
         let port = free_port();
-        std::fs::write(folder.path().join("config.toml"), setup.config(port)).expect("a config");
+        std::fs::write(folder.path().join("config.toml"), setup.config(port, folder.path())).expect("a config");
         for (name, text) in &setup.files {
             write_private(&folder.path().join(name), text);
         }
-        let secrets = Mutex::new(setup.files.into_iter().map(|(_, text)| text).collect());
-        let mut server = Self { folder, port, child: None, log: Arc::default(), secrets, environment: setup.environment, finished: false };
+        // What a certificate's file holds is sent to everybody.
+        let secrets = Mutex::new(setup.files.into_iter().filter(|(name, _)| name != "cert.pem").map(|(_, text)| text).collect());
+        let disk = match setup.disk_megabytes {
+            Some(megabytes) => Some(Disk::mount(&folder.path().join("data"), megabytes).await),
+            None => None,
+        };
+        let (tls_port, environment) = (setup.tls_port, setup.environment);
+        let mut server = Self { folder, port, child: None, log: Arc::default(), secrets, environment, tls_port, disk, finished: false };
         server.start_again().await;
         server
     }
@@ -140,7 +192,11 @@ impl Server {
 
     /// The program, with its config, in its folder.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_packhouse"));
+        let program = env!("CARGO_BIN_EXE_packhouse");
+        let mut command = match &self.disk {
+            None => Command::new(program),
+            Some(disk) => disk.command(program, self.folder.path()),
+        };
         command.args(arguments).arg("--config").arg(self.config_path()).current_dir(self.folder.path());
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
             command.env_remove(name);
@@ -194,7 +250,23 @@ impl Server {
 
     /// The folder it keeps everything under.
     pub(crate) fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        let data = self.folder.path().join("data");
+        self.disk.as_ref().map_or(data.clone(), |disk| disk.seen_from_here(&data))
+    }
+
+    /// The folder with its config and certificates.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where it is reached with TLS, without a trailing slash.
+    pub(crate) fn tls_origin(&self) -> String {
+        format!("https://127.0.0.1:{}", self.tls_port())
+    }
+
+    /// The port that speaks TLS.
+    pub(crate) fn tls_port(&self) -> u16 {
+        self.tls_port.expect("started with tls")
     }
 
     /// Its config file.
@@ -344,7 +416,7 @@ fn write_private(path: &Path, text: &str) {
 }
 
 /// Every file below a folder.
-fn files_below(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();

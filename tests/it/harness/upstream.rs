@@ -118,6 +118,8 @@ struct Script {
     /// Bytes at a path of their own, with a media type.
     files: HashMap<String, (String, Vec<u8>)>,
     faults: HashMap<String, VecDeque<(Fault, usize)>>,
+    /// Met by every request that has no fault of its own.
+    everywhere: Option<Fault>,
     silent_validators: bool,
     password: Option<String>,
 }
@@ -256,6 +258,11 @@ impl Upstream {
         lock(&self.shared.script).faults.entry(path.into()).or_default().push_back((fault, times));
     }
 
+    /// Every request for anything meets this fault, or none any more.
+    pub(crate) fn everywhere(&self, fault: Option<Fault>) {
+        lock(&self.shared.script).everywhere = fault;
+    }
+
     /// Every request for a path meets this fault, until [`Upstream::heal`].
     pub(crate) fn always(&self, path: &str, fault: Fault) {
         self.fault(path, fault, usize::MAX);
@@ -380,13 +387,12 @@ fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
 
 impl Script {
     fn next_fault(&mut self, path: &str) -> Option<Fault> {
-        let queue = self.faults.get_mut(path)?;
-        let (fault, left) = queue.front_mut()?;
+        let Some((fault, left)) = self.faults.get_mut(path).and_then(VecDeque::front_mut) else { return self.everywhere.clone() };
         let fault = fault.clone();
         if *left != usize::MAX {
             *left -= 1;
             if *left == 0 {
-                queue.pop_front();
+                self.faults.get_mut(path).and_then(VecDeque::pop_front);
             }
         }
         Some(fault)

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::route;
@@ -59,6 +59,8 @@ struct VersionEntry {
     manifest: Bytes,
     tarball: Option<Range<usize>>,
     attestations: Option<Range<usize>>,
+    /// Addresses under a repeated key that a later one overrides. No honest document has any.
+    overridden: Vec<Range<usize>>,
 }
 
 /// Version fields of the abbreviated form. `hasInstallScript` is computed instead of copied.
@@ -96,7 +98,7 @@ impl Document for Packument {
         let top: Fields<'_> = serde_json::from_slice(&bytes).map_err(|error| bad("not a packument").because(error))?;
         let mut packument = Self { name: name.clone(), tags: Vec::new(), versions: Vec::new(), time: Vec::new(), rest: Vec::new() };
         let mut named = false;
-        for (key, raw) in &top.0 {
+        for (key, raw) in &last_of_each(top.0) {
             match key.as_ref() {
                 "name" => {
                     let given: Cow<'_, str> = serde_json::from_str(raw.get()).map_err(|_| bad("a packument's name is a text"))?;
@@ -106,15 +108,16 @@ impl Document for Packument {
                     named = true;
                 }
                 "dist-tags" => {
-                    packument.tags = texts(raw).ok_or_else(|| bad("dist-tags are not a map of texts"))?;
+                    packument.tags = last_of_each(texts(raw).ok_or_else(|| bad("dist-tags are not a map of texts"))?);
                 }
                 "versions" => {
                     let versions: Fields<'_> = serde_json::from_str(raw.get()).map_err(|_| bad("versions are not a map"))?;
-                    packument.versions = versions.0.iter().map(|(number, raw)| VersionEntry::cut(&bytes, number, raw)).collect();
+                    let versions = last_of_each(versions.0);
+                    packument.versions = versions.iter().map(|(number, raw)| VersionEntry::cut(&bytes, number, raw)).collect();
                 }
                 "time" => {
                     let time: Fields<'_> = serde_json::from_str(raw.get()).map_err(|_| bad("time is not a map"))?;
-                    packument.time = time.0.iter().map(|(key, raw)| (key.to_string(), slice(&bytes, raw))).collect();
+                    packument.time = last_of_each(time.0).iter().map(|(key, raw)| (key.to_string(), slice(&bytes, raw))).collect();
                 }
                 _ => packument.rest.push((key.to_string(), slice(&bytes, raw))),
             }
@@ -216,7 +219,7 @@ impl Packument {
                 let raw: Option<&RawValue> = serde_json::from_slice(&manifest).ok();
                 match raw {
                     Some(raw) => VersionEntry::cut(&manifest, &number, raw),
-                    None => VersionEntry { number, manifest, tarball: None, attestations: None },
+                    None => VersionEntry { number, manifest, tarball: None, attestations: None, overridden: Vec::new() },
                 }
             })
             .collect();
@@ -259,16 +262,17 @@ impl Packument {
 
 impl VersionEntry {
     fn cut(document: &Bytes, number: &str, raw: &RawValue) -> Self {
-        let manifest = slice(document, raw);
-        let head = serde_json::from_str::<Head<'_>>(raw.get()).ok();
-        let dist = head.and_then(|head| head.dist).and_then(|dist| serde_json::from_str::<Dist<'_>>(dist.get()).ok());
-        let place = |value: Option<&RawValue>| value.filter(|value| value.get().starts_with('"')).map(|value| span(raw, value));
-        Self {
-            number: number.to_owned(),
-            tarball: dist.as_ref().and_then(|dist| place(dist.tarball)),
-            attestations: dist.as_ref().and_then(|dist| dist.attestations.as_ref()).and_then(|found| place(found.url)),
-            manifest,
-        }
+        let dists = named(raw, "dist");
+        let places = |found: Vec<&RawValue>| -> Vec<_> {
+            found.into_iter().filter(|value| value.get().starts_with('"')).map(|value| span(raw, value)).collect()
+        };
+        let mut tarballs = places(dists.iter().flat_map(|dist| named(dist, "tarball")).collect());
+        let attestations = dists.iter().flat_map(|dist| named(dist, "attestations"));
+        let mut attestations = places(attestations.flat_map(|found| named(found, "url")).collect());
+        // Of a repeated key the last counts, as every client reads it.
+        let (tarball, url) = (tarballs.pop(), attestations.pop());
+        tarballs.append(&mut attestations);
+        Self { number: number.to_owned(), manifest: slice(document, raw), tarball, attestations: url, overridden: tarballs }
     }
 
     /// The upstream's own address of the tarball.
@@ -286,16 +290,13 @@ impl VersionEntry {
 
     /// What the manifest promises of the tarball: the strongest integrity, or else the SHA-1.
     fn digests(&self) -> Vec<Digest> {
-        let Some(dist) = self.dist() else { return Vec::new() };
-        if let Some(digest) = dist.integrity.as_deref().and_then(Digest::from_integrity) {
+        let manifest: Option<&RawValue> = serde_json::from_slice(&self.manifest).ok();
+        let dist = manifest.and_then(|manifest| named(manifest, "dist").pop());
+        let text = |field| dist.and_then(|dist| serde_json::from_str::<Cow<'_, str>>(named(dist, field).pop()?.get()).ok());
+        if let Some(digest) = text("integrity").and_then(|integrity| Digest::from_integrity(&integrity)) {
             return vec![digest];
         }
-        dist.shasum.as_deref().and_then(|hex| Digest::from_hex(Algorithm::Sha1, hex).ok()).into_iter().collect()
-    }
-
-    fn dist(&self) -> Option<Dist<'_>> {
-        let head: Head<'_> = serde_json::from_slice(&self.manifest).ok()?;
-        serde_json::from_str(head.dist?.get()).ok()
+        text("shasum").and_then(|hex| Digest::from_hex(Algorithm::Sha1, &hex).ok()).into_iter().collect()
     }
 
     fn write_full(&self, out: &mut Vec<u8>, name: &PackageName, at: &BaseUrl) {
@@ -337,6 +338,7 @@ impl VersionEntry {
     /// Writes a part of the manifest, with our addresses in place of those it holds.
     fn write_part(&self, out: &mut Vec<u8>, part: Range<usize>, name: &PackageName, at: &BaseUrl) {
         let mut places: Vec<(Range<usize>, String)> = Vec::with_capacity(2);
+        places.extend(self.overridden.iter().map(|place| (place.clone(), String::new())));
         if let Some(place) = self.tarball.clone() {
             let file = route::tarball_file(name, &self.number);
             let file = crate::http::path::encode(&file);
@@ -389,28 +391,46 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow, default)]
-    dist: Option<&'a RawValue>,
+/// The values of a key in a JSON object, all of them if it is repeated; none if it is no object.
+fn named<'a>(object: &'a RawValue, key: &'static str) -> Vec<&'a RawValue> {
+    struct Named(&'static str);
+
+    impl<'de> Visitor<'de> for Named {
+        type Value = Vec<&'de RawValue>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut found = Vec::new();
+            while let Some(Key(key)) = map.next_key()? {
+                if key == self.0 {
+                    found.push(map.next_value()?);
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(found)
+        }
+    }
+
+    serde_json::Deserializer::from_str(object.get()).deserialize_map(Named(key)).unwrap_or_default()
 }
 
-#[derive(Deserialize)]
-struct Dist<'a> {
-    #[serde(borrow, default)]
-    tarball: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    integrity: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    shasum: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    attestations: Option<Attestations<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Attestations<'a> {
-    #[serde(borrow, default)]
-    url: Option<&'a RawValue>,
+/// Of a repeated key the last value, in the place of the first, as JavaScript reads it.
+fn last_of_each<K: Eq + std::hash::Hash + Clone, V>(fields: Vec<(K, V)>) -> Vec<(K, V)> {
+    let mut places = HashMap::with_capacity(fields.len());
+    let mut settled: Vec<(K, V)> = Vec::with_capacity(fields.len());
+    for (key, value) in fields {
+        if let Some(place) = places.get(&key) {
+            settled[*place] = (key, value);
+        } else {
+            places.insert(key.clone(), settled.len());
+            settled.push((key, value));
+        }
+    }
+    settled
 }
 
 /// Whether npm would run a script of this version when it is installed.

@@ -1,0 +1,53 @@
+//! A whole engine on memory and a temporary folder, for tests of this floor and those below it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::publish::Publishing;
+use super::{Config, Parts, Registry};
+use crate::access::{self, Grant};
+use crate::blob::{self, Blobs};
+use crate::catalog::Catalog;
+use crate::catalog::tests::draft;
+use crate::clock::{Clock, Timestamp};
+use crate::error::Result;
+use crate::identity::Identity;
+use crate::name::PackageName;
+use crate::package::AccountId;
+use crate::store::Store;
+use crate::store::memory::Memory;
+use crate::upstream::{self, Fetcher};
+
+pub(crate) struct Fixture {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) identity: Arc<Identity>,
+    _folder: tempfile::TempDir,
+}
+
+pub(crate) async fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::stopped(Timestamp::from_millis(1_700_000_000_000));
+    let (truth, cache): (Arc<dyn Store>, Arc<dyn Store>) = (Arc::new(Memory::new()), Arc::new(Memory::new()));
+    let blobs = Blobs::open(folder.path(), Arc::clone(&cache), clock.clone(), blob::Config::default()).await.unwrap();
+    let identity = Arc::new(Identity::new(Arc::clone(&truth), clock.clone()));
+    let registry = Registry::new(Parts {
+        config: Config::default(),
+        access: access::Config::default(),
+        catalog: Catalog::new(truth, Arc::clone(&identity), clock.clone()),
+        identity: Arc::clone(&identity),
+        blobs: blobs.clone(),
+        fetcher: Fetcher::new(upstream::Config::default(), cache, blobs, clock.clone()),
+        upstreams: HashMap::new(),
+        clock,
+    });
+    Fixture { registry: Arc::new(registry), identity, _folder: folder }
+}
+
+impl Fixture {
+    /// Publishes a version with one file, as this server itself.
+    pub(crate) async fn publish(&self, ecosystem: &'static str, name: &str, owner: AccountId, number: &str) -> Result<()> {
+        let name = PackageName::new(name).unwrap();
+        let grant = Grant::system((ecosystem, &name, None));
+        self.registry.publish(&Publishing { grant, owner, publisher: owner }, &draft(ecosystem, &name, owner, number)).await
+    }
+}

@@ -1,0 +1,110 @@
+//! Deleting and restoring hosted packages and their versions.
+//!
+//! What is deleted vanishes from index and download at once; its name and numbers
+//! stay used. A restore gives everything back as it was, so nothing else may have
+//! taken its place: a package that was published anew is not restored over, its
+//! old versions can be one by one.
+
+use super::Registry;
+use super::publish::{TRIES, contended};
+use crate::access::{Action, Grant};
+use crate::catalog::change::Change;
+use crate::catalog::{Applied, Head, change};
+use crate::clock::Timestamp;
+use crate::error::{Error, Result, Subject};
+use crate::name::Tag;
+use crate::package::Version;
+use crate::store::table::Stored;
+
+/// The refusal to delete the last version, in GitHub's words.
+pub const LAST_VERSION: &str = "You cannot delete the last version of a package. You must delete the package instead.";
+
+/// An ecosystem's choice of the tag that a plain install follows, and of the version it points at among these.
+pub type DefaultTag<'a> = &'a (dyn Fn(&[&str]) -> Option<(Tag, String)> + Sync);
+
+impl Registry {
+    /// Deletes a package with all its versions.
+    ///
+    /// # Errors
+    /// As [`Registry::edit`].
+    pub async fn delete_package(&self, grant: &Grant) -> Result<()> {
+        grant.require(Action::Delete)?;
+        self.edit_versions(grant, |head, live, now| change::delete_package(head, &live, now)).await
+    }
+
+    /// Deletes one version. If the default tag pointed at it, it moves to another version.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such live version, `Invalid` with [`LAST_VERSION`] when it is the only one.
+    pub async fn delete_version(&self, grant: &Grant, number: &str, default_tag: DefaultTag<'_>) -> Result<()> {
+        grant.require(Action::Delete)?;
+        self.edit_versions(grant, |head, live, now| {
+            let (gone, left): (Vec<_>, Vec<_>) = live.into_iter().partition(|stored| stored.value.number == number);
+            if gone.is_empty() {
+                return Err(Error::not_found(Subject::Version));
+            }
+            if left.is_empty() {
+                return Err(Error::invalid(Subject::Version, LAST_VERSION));
+            }
+            let pointed_here = |tag: &Tag| head.package.tags.get(tag).is_some_and(|target| target == number);
+            let moved = default_tag(&numbers(&left)).filter(|(tag, _)| pointed_here(tag));
+            change::delete_versions(head, &gone, moved, now)
+        })
+        .await
+    }
+
+    /// Restores a deleted package with the versions that were deleted together with it.
+    ///
+    /// # Errors
+    /// As [`change::restore_package`]; `Conflict` also when its owner's account is gone.
+    pub async fn restore_package(&self, grant: &Grant, default_tag: DefaultTag<'_>) -> Result<()> {
+        self.restore(grant, |head, all, now| {
+            let together = change::deleted_together(head, all);
+            let default = default_tag(&numbers(&together));
+            change::restore_package(head, &together, default, now)
+        })
+        .await
+    }
+
+    /// Restores a deleted version of a live package.
+    ///
+    /// # Errors
+    /// `NotFound` when the number was never published; otherwise as [`change::restore_version`].
+    pub async fn restore_version(&self, grant: &Grant, number: &str, default_tag: DefaultTag<'_>) -> Result<()> {
+        self.restore(grant, |head, all, now| {
+            let deleted = all.iter().find(|stored| stored.value.number == number).cloned();
+            let deleted = deleted.ok_or_else(|| Error::not_found(Subject::Version))?;
+            let mut left = all;
+            left.retain(|stored| stored.value.deleted_at.is_none());
+            let mut choice = numbers(&left);
+            choice.push(number);
+            change::restore_version(head, &left, &deleted, default_tag(&choice), now)
+        })
+        .await
+    }
+
+    /// As [`Registry::edit_versions`], with deleted versions too and for deleted packages.
+    async fn restore(
+        &self,
+        grant: &Grant,
+        build: impl Fn(&Head, Vec<Stored<Version>>, Timestamp) -> Result<Change> + Send + Sync,
+    ) -> Result<()> {
+        grant.require(Action::Admin)?;
+        let (ecosystem, name) = (grant.ecosystem(), grant.name());
+        let _turn = self.turn(ecosystem, name).await;
+        for _ in 0..TRIES {
+            let head = self.catalog().head(ecosystem, name).await?.ok_or_else(|| Error::not_found(Subject::Package))?;
+            let all = self.catalog().all_versions(grant, &head).await?;
+            let mut change = build(&head, all, self.clock().now())?;
+            self.expect_owner(&mut change.batch, head.package.owner).await?;
+            if self.commit(grant, change).await? == Applied::Yes {
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+}
+
+fn numbers(versions: &[Stored<Version>]) -> Vec<&str> {
+    versions.iter().map(|stored| stored.value.number.as_str()).collect()
+}
