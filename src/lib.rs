@@ -9,6 +9,30 @@
 //! the package up in the `catalog`, and takes bytes from `blob` or, for names that
 //! nobody hosts, from `upstream`. What was written is a batch in the `store`.
 //!
+//! # Where things are
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `error` | the one error type: condition, subject, message, cause |
+//! | `clock`, `digest`, `name` | present time; content digests; names in their one spelling |
+//! | `http` | bodies, conditional requests, ranges, negotiation, paths: mostly pure |
+//! | `observe` | every metric, and the notes and the writer of the log's lines |
+//! | `package` | packages, versions, files, roles as plain data that all formats share |
+//! | `format` | what a format must be able to do: parse, merge, filter, render |
+//! | `store` | ordered keys with conditional batches, on redb or in memory |
+//! | `blob` | files by digest: publish, cache, eviction, sweep, check; growing files that many follow |
+//! | `event` | the log of what happened to packages |
+//! | `identity` | users, organisations, teams, repositories, tokens, reserved names |
+//! | `access` | who may do what: one pure function, and the grant that proves it said yes |
+//! | `catalog` | hosted packages: looking up, and changes as batches |
+//! | `upstream` | upstream registries: guard, breaker, freshness, one fetch for many, resuming |
+//! | `registry` | the engine that all ecosystems share: plan, document, artifact, publish, removal |
+//! | `ecosystem` | the border to the server, and a folder for each ecosystem |
+//! | `api` | administration over a local socket, and GitHub's REST API (`api::rest`) |
+//! | `server` | listening, TLS, routing by host and path, one request from head to log line |
+//! | `jobs` | periodic work as a table; fsck and gc |
+//! | `config`, `app`, `cli` | one file checked as a whole; the only wiring; the command line |
+//!
 //! # Floors
 //!
 //! The paragraphs of `mod` lines below are floors, lowest first. A module imports
