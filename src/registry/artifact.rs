@@ -132,6 +132,8 @@ async fn follow(spool: Spool, sha256: Option<Digest>, verdict: Verdict) -> Resul
     let Some(length) = spool.length().filter(|length| *length <= WHOLE_BYTES) else {
         // The tag must be the one of the next request, and that is made from the SHA-256.
         let etag = sha256.map(|digest| entity_tag(&digest, None));
+        // A disk that fills up later is not foreseen.
+        let verdict = if spool.is_storing() { verdict } else { Verdict::PassedThrough };
         return Ok(Artifact { size: spool.length(), content: Content::Spool(spool), etag, verdict });
     };
     // Followed from the start, so that the bytes are here even if the disk had no room for them.

@@ -21,6 +21,12 @@ pub struct Spool {
 }
 
 impl Spool {
+    /// Whether what has arrived so far is being stored; on a full disk it is passed on only.
+    #[must_use]
+    pub fn is_storing(&self) -> bool {
+        self.shared.lock().window.storing
+    }
+
     /// Length of the whole body in bytes, if it is known.
     #[must_use]
     pub fn length(&self) -> Option<u64> {
