@@ -39,16 +39,32 @@ impl Registry {
     /// # Errors
     /// `NotFound` when there is no such live version, `Invalid` with [`LAST_VERSION`] when it is the only one.
     pub async fn delete_version(&self, grant: &Grant, number: &str, default_tag: DefaultTag<'_>) -> Result<()> {
+        self.delete_versions(grant, &|_| Ok(()), &|candidate| candidate == number, default_tag).await
+    }
+
+    /// Deletes the live versions that `gone` names, all at once, if `check` lets the newest head pass.
+    ///
+    /// # Errors
+    /// Those of `check`; `NotFound` when no live version is named, `Invalid` with [`LAST_VERSION`] when all are.
+    pub async fn delete_versions(
+        &self,
+        grant: &Grant,
+        check: &(dyn Fn(&Head) -> Result<()> + Sync),
+        gone: &(dyn Fn(&str) -> bool + Sync),
+        default_tag: DefaultTag<'_>,
+    ) -> Result<()> {
         grant.require(Action::Delete)?;
         self.edit_versions(grant, |head, live, now| {
-            let (gone, left): (Vec<_>, Vec<_>) = live.into_iter().partition(|stored| stored.value.number == number);
+            check(head)?;
+            let (gone, left): (Vec<_>, Vec<_>) = live.into_iter().partition(|stored| gone(&stored.value.number));
             if gone.is_empty() {
                 return Err(Error::not_found(Subject::Version));
             }
             if left.is_empty() {
                 return Err(Error::invalid(Subject::Version, LAST_VERSION));
             }
-            let pointed_here = |tag: &Tag| head.package.tags.get(tag).is_some_and(|target| target == number);
+            let goes = |number: &String| gone.iter().any(|stored| stored.value.number == *number);
+            let pointed_here = |tag: &Tag| head.package.tags.get(tag).is_some_and(goes);
             let moved = default_tag(&numbers(&left)).filter(|(tag, _)| pointed_here(tag));
             change::delete_versions(head, &gone, moved, now)
         })

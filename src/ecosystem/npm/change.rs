@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::manifest::{Body, Person};
-use super::{INFO, hosted, publish, read_json, version};
+use super::{INFO, Npm, hosted, publish, read_json, version};
 use crate::access::Action;
 use crate::catalog::{Head, change};
+use crate::ecosystem::Ecosystem as _;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::event::Deed;
 use crate::http::{Response, StatusCode, reply};
@@ -105,29 +106,9 @@ async fn unpublish_missing(
         return Ok(());
     }
     let (_, grant) = registry.grant_hosted(INFO.name, caller, name, Action::Delete).await?;
-    registry
-        .edit_versions(&grant, |head, live, now| {
-            check_revision(head, revision)?;
-            let (gone, left): (Vec<_>, Vec<_>) = live.into_iter().partition(missing);
-            if left.is_empty() {
-                return Err(Error::invalid(
-                    Subject::Version,
-                    "You cannot delete the last version of a package. You must delete the package instead.",
-                ));
-            }
-            change::delete_versions(head, &gone, next_latest(head, &gone, &left), now)
-        })
-        .await
-}
-
-/// Where `latest` moves when the version it points at is deleted.
-fn next_latest(head: &Head, gone: &[Stored<Version>], left: &[Stored<Version>]) -> Option<(Tag, String)> {
-    let (latest, target) = head.package.tags.iter().find(|(tag, _)| tag.as_str() == "latest")?;
-    if !gone.iter().any(|stored| stored.value.number == *target) {
-        return None;
-    }
-    let best = version::latest(left.iter().map(|stored| stored.value.number.as_str()))?;
-    Some((latest.clone(), best.to_owned()))
+    let check = |head: &Head| check_revision(head, revision);
+    let gone = |number: &str| !said.contains_key(number);
+    registry.delete_versions(&grant, &check, &gone, &|numbers| Npm.default_tag(numbers)).await
 }
 
 /// `DELETE /<p>/-rev/<rev>`: deletes the package.

@@ -36,11 +36,11 @@ pub async fn put(call: Call<'_>, name: &PackageName, revision: Option<&str>) -> 
     }
     let Call { registry, caller, body, trace, .. } = call;
     let may_publish = may_publish(registry, &caller, name).await;
-    if may_publish.is_err() {
-        // Who may only read may still mark the package with a star; anything else ends in this error below.
-        if registry.grant_hosted(INFO.name, &caller, name, Action::Read).await.is_err() {
-            return may_publish.map(|_| reply::empty(StatusCode::FORBIDDEN));
-        }
+    // Who may only read may still mark the package with a star; anything else ends in this error below.
+    if let Err(denied) = &may_publish
+        && registry.grant_hosted(INFO.name, &caller, name, Action::Read).await.is_err()
+    {
+        return Err(denied.repeat());
     }
     trace.note(|notes| notes.package = Some(name.clone()));
     let received = receive(registry, body, may_publish.as_ref().err()).await?;
