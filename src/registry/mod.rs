@@ -33,7 +33,7 @@ pub mod settings;
 pub mod source;
 
 pub use artifact::{Artifact, Content};
-pub use document::Rendered;
+pub use document::{Rendered, Topic};
 pub use settings::Settings;
 pub use source::Plan;
 
