@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::clock::Timestamp;
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::name::{PackageName, Tag};
 
 macro_rules! id_type {
@@ -217,4 +217,12 @@ pub struct File {
     pub digests: Vec<Digest>,
     /// Media type it is served with.
     pub media_type: String,
+}
+
+impl File {
+    /// Its digest by an algorithm, if that is kept.
+    #[must_use]
+    pub fn digest(&self, algorithm: Algorithm) -> Option<Digest> {
+        std::iter::once(&self.sha256).chain(&self.digests).find(|digest| digest.algorithm() == algorithm).copied()
+    }
 }

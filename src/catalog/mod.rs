@@ -390,6 +390,40 @@ impl Catalog {
         Ok(heads)
     }
 
+    /// Heads of the live packages of a view whose names begin so, at most `limit`, in the order of
+    /// their names. The caller of this function decides for each what its own caller may see.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn heads_in(&self, view: View, ecosystem: &str, beginning: &str, limit: usize) -> Result<Vec<Arc<Head>>> {
+        const PAGE: usize = 1000;
+        let Ok(first) = PackageName::new(beginning) else { return Ok(Vec::new()) };
+        let table = match view {
+            View::Root => &NAMES,
+            View::Owner(_) => &OWN_NAMES,
+        };
+        let (mut heads, mut after) = (Vec::new(), Some(name_key(ecosystem, &first).encode()));
+        loop {
+            let rows = table.scan(&*self.0.store, Key::new().text(ecosystem), after, PAGE).await?;
+            for (key, id) in &rows {
+                let mut parts = KeyParts(key);
+                let name = parts.text().and_then(|_| parts.text()).unwrap_or_default();
+                if !name.starts_with(beginning) || heads.len() >= limit {
+                    return Ok(heads);
+                }
+                let owner = parts.number().map(AccountId);
+                if owner.is_none_or(|owner| view == View::Owner(owner)) {
+                    let head = self.head_by_id(id.value).await?;
+                    heads.extend(head.filter(|head| head.package.deleted_at.is_none()));
+                }
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == PAGE => after = Some(key.clone()),
+                _ => return Ok(heads),
+            }
+        }
+    }
+
     /// Heads of an owner's packages of one ecosystem, deleted ones too, by id, after a package.
     /// Looks at no more than `limit` of the owner's packages of all ecosystems; the second value is
     /// what to go on after, `None` at the end. The caller of this function decides for each what

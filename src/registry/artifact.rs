@@ -130,13 +130,8 @@ impl Registry {
         {
             return Err(Error::not_found(Subject::File));
         }
-        // A version's files are one upstream's: a signature of another's would not fit.
-        let key = PackageKey::new(grant.ecosystem(), grant.name().as_str()).with(location.version);
-        let mut upstreams: Vec<&Arc<Upstream>> = plan.upstreams().iter().collect();
-        if let Some(keeper) = self.keepers.get(&key) {
-            upstreams.sort_by_key(|upstream| upstream.identity() != &*keeper);
-        }
-        for upstream in upstreams {
+        let key = keeper_key(grant, location);
+        for upstream in self.keeper_first(grant, plan, location) {
             let promised = self.checksum(upstream, location).await?;
             let url = upstream.address(&location.path)?;
             let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised };
@@ -150,6 +145,32 @@ impl Registry {
             }
         }
         Err(Error::not_found(Subject::File))
+    }
+
+    /// The digest that an upstream keeps beside a file.
+    ///
+    /// # Errors
+    /// An upstream's failures.
+    pub async fn checksum_at(&self, grant: &Grant, plan: &Plan, location: &Location<'_>) -> Result<Option<Digest>> {
+        for upstream in self.keeper_first(grant, plan, location) {
+            let found = self.checksum(upstream, location).await?;
+            if let Some(digest) = found.first() {
+                return Ok(Some(*digest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The upstreams in their order, but first the one that other files of the version came
+    /// from: a signature of another's would not fit.
+    fn keeper_first<'a>(&self, grant: &Grant, plan: &'a Plan, location: &Location<'_>) -> Vec<&'a Arc<Upstream>> {
+        let mut upstreams: Vec<&Arc<Upstream>> = plan.upstreams().iter().collect();
+        if upstreams.len() > 1
+            && let Some(keeper) = self.keepers.get(&keeper_key(grant, location))
+        {
+            upstreams.sort_by_key(|upstream| upstream.identity() != &*keeper);
+        }
+        upstreams
     }
 
     /// The digest that an upstream keeps beside a file; none when it keeps none.
@@ -204,6 +225,10 @@ impl Registry {
         }
         Err(Error::not_found(Subject::File))
     }
+}
+
+fn keeper_key(grant: &Grant, location: &Location<'_>) -> PackageKey {
+    PackageKey::new(grant.ecosystem(), grant.name().as_str()).with(location.version)
 }
 
 /// The digest in a checksum file: hex, and perhaps the file's name after it.

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests run beside the server, with the machine's own clock, environment and tasks")]
 
 mod auth;
+mod clients_maven;
 mod clients_npm;
 mod damage;
 mod disk;
@@ -13,6 +14,7 @@ mod harness;
 mod harness_checks;
 mod http;
 mod limits;
+mod maven_wire;
 mod npm_refusals;
 mod npm_wire;
 mod online;

@@ -194,9 +194,9 @@ async fn view(
 /// A package's name in the API: the short one, unless another package of the owner has it.
 pub(super) async fn shown_name(call: &Call<'_>, owner: &Account, ecosystem: &'static dyn Ecosystem, package: &Package) -> Outcome<String> {
     if let Some(short) = ecosystem.short_name(&package.name, &owner.login)
-        && head(call, owner, ecosystem, short).await?.is_some_and(|head| head.package.id == package.id)
+        && head(call, owner, ecosystem, &short).await?.is_some_and(|head| head.package.id == package.id)
     {
-        return Ok(short.to_owned());
+        return Ok(short.into_owned());
     }
     Ok(package.name.to_string())
 }
