@@ -39,6 +39,7 @@ use crate::store::Store;
 use crate::store::redb::{Durability, Redb};
 use crate::upstream::config::{Credentials, ProxyEnvironment};
 use crate::upstream::{Fetcher, Upstream, UpstreamConfig};
+use crate::usage::Downloads;
 
 /// What a data folder holds, opened: everything but the network.
 pub struct Data {
@@ -76,7 +77,8 @@ impl Data {
         let state: Arc<dyn Store> = Arc::<Redb>::clone(&truth);
         let blobs = Blobs::open(folder, index, clock.clone(), config.blob.clone()).await?;
         let identity = Arc::new(Identity::with_config(Arc::clone(&state), clock.clone(), config.identity.clone()));
-        let catalog = Catalog::new(state, Arc::clone(&identity), clock.clone());
+        let downloads = Arc::new(Downloads::new(Arc::clone(&state), clock.clone(), config.usage.clone()));
+        let catalog = Catalog::new(state, Arc::clone(&identity), downloads, clock.clone());
         let restorable = Duration::from_secs(config.registry.restore_days.saturating_mul(86_400));
         Ok(Self { truth, cache, blobs, identity, catalog, restorable, _lock: lock })
     }
@@ -198,6 +200,7 @@ async fn run(config: Config) -> Result<()> {
             tracing::error!(%error, "a task failed");
         }
     }
+    data.jobs().finish().await;
     data.close();
     tracing::info!("stopped");
     Ok(())
@@ -236,11 +239,16 @@ fn reload(data: &Data, old: &Config, clock: &Clock, certificates: Option<&Arc<Ce
     if let Some(certificates) = certificates {
         certificates.reload(&new.server.tls)?;
     }
-    let fixed = (&new.data_dir, &new.server.listen, &new.server.tls.listen, &new.blob, &new.store, &new.log, &new.identity);
-    if fixed != (&old.data_dir, &old.server.listen, &old.server.tls.listen, &old.blob, &old.store, &old.log, &old.identity) {
-        tracing::warn!("data_dir, listening addresses, [blob], [store], [identity] and [log] change only with a restart");
+    if fixed(&new) != fixed(old) {
+        tracing::warn!("data_dir, listening addresses, [blob], [store], [identity], [usage] and [log] change only with a restart");
     }
     Ok((new, state))
+}
+
+/// What is read at the start alone.
+fn fixed(config: &Config) -> impl PartialEq {
+    let Config { data_dir, server, blob, store, log, identity, usage, .. } = config;
+    (data_dir, &server.listen, &server.tls.listen, blob, store, log, identity, usage)
 }
 
 fn upstream(own: &UpstreamConfig, config: &Config, environment: &ProxyEnvironment, clock: &Clock) -> Result<Arc<Upstream>> {

@@ -53,12 +53,14 @@ struct Job {
 
 static TABLE: &[Job] = &[
     Job { name: "flush", every: Duration::from_secs(5), run: |jobs| async move { jobs.flush().await }.boxed() },
+    Job { name: "count", every: Duration::from_secs(30), run: |jobs| async move { jobs.count().await }.boxed() },
     Job { name: "evict", every: Duration::from_secs(15), run: |jobs| async move { jobs.evict().await.map(drop) }.boxed() },
     Job { name: "sweep", every: Duration::from_secs(3600), run: |jobs| async move { jobs.sweep(SWEEP_GRACE).await.map(drop) }.boxed() },
+    Job { name: "forget", every: Duration::from_secs(3600), run: |jobs| async move { jobs.forget().await }.boxed() },
 ];
 
 impl Jobs {
-    /// Runs every job at its times until `stop` turns true, then flushes once more.
+    /// Runs every job at its times until `stop` turns true.
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let mut running = tokio::task::JoinSet::new();
         for job in TABLE {
@@ -78,8 +80,14 @@ impl Jobs {
             });
         }
         while running.join_next().await.is_some() {}
-        if let Err(error) = self.flush().await {
-            tracing::error!(error = ?error, "the last flush failed");
+    }
+
+    /// Writes all that was summed in memory, once the last request has ended.
+    pub async fn finish(&self) {
+        for written in [self.flush().await, self.count().await] {
+            if let Err(error) = written {
+                tracing::error!(error = ?error, "the last flush failed");
+            }
         }
     }
 
@@ -90,6 +98,22 @@ impl Jobs {
     pub async fn flush(&self) -> Result<()> {
         self.blobs.flush().await?;
         self.identity.flush_last_used().await.map(drop)
+    }
+
+    /// Writes how often versions were downloaded.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn count(&self) -> Result<()> {
+        self.catalog.downloads().flush().await.map(drop)
+    }
+
+    /// Forgets on which days downloads were made that are longer ago than this is kept.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn forget(&self) -> Result<()> {
+        self.catalog.downloads().prune().await.map(drop)
     }
 
     /// Removes the least recently used cached blobs down to the limits.

@@ -23,6 +23,7 @@
 //! | `blob` | files by digest: publish, cache, eviction, sweep, check; growing files that many follow |
 //! | `event` | the log of what happened to packages |
 //! | `identity` | users, organisations, teams, repositories, tokens, reserved names |
+//! | `usage` | counts of downloads, summed in memory |
 //! | `access` | who may do what: one pure function, and the grant that proves it said yes |
 //! | `catalog` | hosted packages: looking up, and changes as batches |
 //! | `upstream` | upstream registries: guard, breaker, freshness, one fetch for many, resuming |
@@ -68,6 +69,7 @@ pub mod blob;
 
 pub mod event;
 pub mod identity;
+pub mod usage;
 
 pub mod access;
 

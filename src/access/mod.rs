@@ -52,11 +52,19 @@ pub struct Config {
     pub members_can_publish: bool,
     /// Whether a public package stays public.
     pub public_is_permanent: bool,
+    /// A public version that was downloaded more often than this cannot be deleted, nor can its package; zero for no such rule.
+    pub undeletable_downloads: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { anonymous_proxy: true, default_visibility: Visibility::Private, members_can_publish: true, public_is_permanent: true }
+        Self {
+            anonymous_proxy: true,
+            default_visibility: Visibility::Private,
+            members_can_publish: true,
+            public_is_permanent: true,
+            undeletable_downloads: 5000,
+        }
     }
 }
 

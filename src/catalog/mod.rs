@@ -21,6 +21,7 @@ use crate::name::{PackageKey, PackageName};
 use crate::package::{AccountId, File, Package, PackageId, Principal, Role, Version, VersionId};
 use crate::store::table::{Key, KeyParts, Stored, Table};
 use crate::store::{Batch, Outcome, Store};
+use crate::usage::{Count, Downloads};
 
 pub mod change;
 #[cfg(test)]
@@ -56,6 +57,17 @@ pub struct FileRow {
     pub version: String,
     /// The file.
     pub file: File,
+}
+
+/// A file of a live version as it is remembered.
+#[derive(Debug)]
+pub struct HostedFile {
+    /// The version's number.
+    pub version: String,
+    /// The file.
+    pub file: File,
+    /// The downloads of its version.
+    pub downloads: Arc<Count>,
 }
 
 /// A version in the index by ids.
@@ -107,10 +119,11 @@ pub struct Catalog(Arc<Inner>);
 struct Inner {
     store: Arc<dyn Store>,
     identity: Arc<Identity>,
+    downloads: Arc<Downloads>,
     clock: Clock,
     ids: Sequence,
     heads: quick_cache::sync::Cache<PackageKey, Remembered>,
-    files: quick_cache::sync::Cache<PackageKey, Option<Arc<FileRow>>>,
+    files: quick_cache::sync::Cache<PackageKey, Option<Arc<HostedFile>>>,
     /// Count of changes; guards against remembering what was read before one.
     epoch: Mutex<u64>,
 }
@@ -133,10 +146,11 @@ pub enum Applied {
 impl Catalog {
     /// A catalog on the state store.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, identity: Arc<Identity>, clock: Clock) -> Self {
+    pub fn new(store: Arc<dyn Store>, identity: Arc<Identity>, downloads: Arc<Downloads>, clock: Clock) -> Self {
         Self(Arc::new(Inner {
             store,
             identity,
+            downloads,
             clock,
             ids: Sequence::new("catalog"),
             heads: quick_cache::sync::Cache::new(200_000),
@@ -271,14 +285,18 @@ impl Catalog {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn file(&self, _grant: &Grant, head: &Head, file: &str) -> Result<Option<Arc<FileRow>>> {
+    pub async fn file(&self, _grant: &Grant, head: &Head, file: &str) -> Result<Option<Arc<HostedFile>>> {
         let key = PackageKey::new(&head.package.ecosystem, head.package.name.as_str()).with((head.package.generation, file));
         if let Some(found) = self.0.files.get(&key) {
             return Ok(found);
         }
-        let row = Box::pin(FILES.get(&*self.0.store, file_key(head.package.id, file))).await?.map(|stored| Arc::new(stored.value));
-        self.0.files.insert(key, row.clone());
-        Ok(row)
+        let row = Box::pin(FILES.get(&*self.0.store, file_key(head.package.id, file))).await?;
+        let found = row.map(|Stored { value: FileRow { version, file }, .. }| {
+            let downloads = self.0.downloads.count(head.package.id, &version);
+            Arc::new(HostedFile { version, file, downloads })
+        });
+        self.0.files.insert(key, found.clone());
+        Ok(found)
     }
 
     /// The people who administer a package, for index documents.
@@ -475,6 +493,12 @@ impl Catalog {
     /// When the store fails.
     pub async fn events(&self, whose: event::Whose, after: Option<u64>, limit: usize) -> Result<Vec<event::Event>> {
         event::read(&*self.0.store, whose, after, limit).await
+    }
+
+    /// The downloads of hosted versions.
+    #[must_use]
+    pub fn downloads(&self) -> &Downloads {
+        &self.0.downloads
     }
 
     /// A number for a new package or version.

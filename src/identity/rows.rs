@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
 
-use crate::error::{Error, Result, Subject};
+use crate::error::Result;
 use crate::store::{Batch, Change, Condition, KeyRange, Outcome, Row, Store, TableId};
 
 #[derive(Default)]
@@ -17,27 +17,6 @@ impl Rows {
     pub(crate) fn values(&self) -> Vec<Bytes> {
         self.0.lock().unwrap().values().flat_map(|rows| rows.values().cloned()).collect()
     }
-}
-
-/// A store whose disk is gone.
-pub(crate) struct Failing;
-
-impl Store for Failing {
-    fn get<'a>(&'a self, _: TableId, _: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>> {
-        ready(Err(gone())).boxed()
-    }
-
-    fn scan(&self, _: TableId, _: KeyRange, _: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
-        ready(Err(gone())).boxed()
-    }
-
-    fn commit(&self, _: Batch) -> BoxFuture<'_, Result<Outcome>> {
-        ready(Err(gone())).boxed()
-    }
-}
-
-fn gone() -> Error {
-    Error::internal(Subject::Store, "no disk")
 }
 
 impl Store for Rows {

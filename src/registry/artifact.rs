@@ -18,9 +18,10 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::{Document, Promise};
 use crate::http::conditional::{self, Part};
-use crate::http::{Body, HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, reply};
+use crate::http::{Body, HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, reply};
 use crate::upstream::artifact::Wanted;
 use crate::upstream::{Filling, KeptFile, Need, Upstream, Verdict};
+use crate::usage::Count;
 
 /// Files up to this size are received whole before the first byte leaves, so that a
 /// bad one is a clear error and not a broken connection.
@@ -39,6 +40,8 @@ pub struct Artifact {
     pub etag: Option<HeaderValue>,
     /// How it was come by.
     pub verdict: Verdict,
+    /// The downloads of its version, if it is hosted and this is one.
+    pub downloads: Option<Arc<Count>>,
 }
 
 /// The bytes of a file.
@@ -62,7 +65,8 @@ impl Registry {
         {
             let blob = self.blobs.read(&row.file.sha256).await?;
             let blob = blob.ok_or_else(|| Error::internal(Subject::Blob, format!("hosted blob {} is missing", row.file.sha256)))?;
-            return Ok(whole(blob, Verdict::Hosted));
+            let downloads = D::is_download(file).then(|| Arc::clone(&row.downloads));
+            return Ok(Artifact { downloads, ..whole(blob, Verdict::Hosted) });
         }
         for upstream in plan.upstreams() {
             if let Some(blob) = self.kept_file(grant, upstream, file).await? {
@@ -134,7 +138,7 @@ async fn follow(spool: Spool, sha256: Option<Digest>, verdict: Verdict) -> Resul
         let etag = sha256.map(|digest| entity_tag(&digest, None));
         // A disk that fills up later is not foreseen.
         let verdict = if spool.is_storing() { verdict } else { Verdict::PassedThrough };
-        return Ok(Artifact { size: spool.length(), content: Content::Spool(spool), etag, verdict });
+        return Ok(Artifact { size: spool.length(), content: Content::Spool(spool), etag, verdict, downloads: None });
     };
     // Followed from the start, so that the bytes are here even if the disk had no room for them.
     let mut chunks = spool.chunks(None);
@@ -149,14 +153,23 @@ async fn follow(spool: Spool, sha256: Option<Digest>, verdict: Verdict) -> Resul
     }
     let etag = Some(entity_tag(&finished.digests.sha256, None));
     let verdict = if finished.stored { verdict } else { Verdict::PassedThrough };
-    Ok(Artifact { content: Content::Bytes(bytes.freeze()), size: Some(finished.size), etag, verdict })
+    Ok(Artifact { content: Content::Bytes(bytes.freeze()), size: Some(finished.size), etag, verdict, downloads: None })
 }
 
 impl Artifact {
     /// The answer to a request for this file: whole, a range of it, or «not modified».
+    ///
+    /// Who is given its first byte has downloaded it. What follows in parts is the
+    /// same download, and who only asks whether it is there made none.
     #[must_use]
-    pub fn respond(self, headers: &HeaderMap, media_type: HeaderValue, cache_control: HeaderValue) -> Response {
+    pub fn respond(mut self, method: &Method, headers: &HeaderMap, media_type: HeaderValue, cache_control: HeaderValue) -> Response {
+        let downloads = self.downloads.take().filter(|_| method == Method::GET);
         let mut response = self.answer(headers);
+        if let Some(downloads) = downloads
+            && begins(&response)
+        {
+            downloads.add();
+        }
         let fields = response.headers_mut();
         fields.insert(header::CONTENT_TYPE, media_type);
         fields.insert(header::CACHE_CONTROL, cache_control);
@@ -206,6 +219,17 @@ impl Artifact {
     }
 }
 
+/// Whether an answer holds a file's first byte.
+fn begins(response: &Response) -> bool {
+    match response.status() {
+        StatusCode::OK => true,
+        StatusCode::PARTIAL_CONTENT => {
+            response.headers().get(header::CONTENT_RANGE).is_some_and(|range| range.as_bytes().starts_with(b"bytes 0-"))
+        }
+        _ => false,
+    }
+}
+
 /// RFC 9211.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -236,5 +260,11 @@ impl Content {
 }
 
 fn whole(blob: Blob, verdict: Verdict) -> Artifact {
-    Artifact { size: Some(blob.size()), etag: Some(entity_tag(blob.digest(), None)), content: Content::Blob(blob), verdict }
+    Artifact {
+        size: Some(blob.size()),
+        etag: Some(entity_tag(blob.digest(), None)),
+        content: Content::Blob(blob),
+        verdict,
+        downloads: None,
+    }
 }

@@ -72,6 +72,30 @@ fn apply(tables: &mut Tables, batch: Batch) -> Outcome {
     Outcome::Committed
 }
 
+/// A store whose disk is gone.
+#[cfg(test)]
+pub(crate) struct Failing;
+
+#[cfg(test)]
+impl Store for Failing {
+    fn get<'a>(&'a self, _: TableId, _: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>> {
+        future::ready(Err(gone())).boxed()
+    }
+
+    fn scan(&self, _: TableId, _: KeyRange, _: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
+        future::ready(Err(gone())).boxed()
+    }
+
+    fn commit(&self, _: Batch) -> BoxFuture<'_, Result<Outcome>> {
+        future::ready(Err(gone())).boxed()
+    }
+}
+
+#[cfg(test)]
+fn gone() -> crate::error::Error {
+    crate::error::Error::internal(crate::error::Subject::Store, "no disk")
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

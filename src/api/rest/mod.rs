@@ -27,6 +27,7 @@ use crate::identity::{Account, Caller, Identity, Scope, Signed};
 use crate::name::OwnerName;
 use crate::registry::Registry;
 
+mod downloads;
 mod fields;
 mod links;
 mod organisations;

@@ -187,7 +187,8 @@ async fn view(
 ) -> Outcome<serde_json::Map<String, serde_json::Value>> {
     let name = shown_name(call, owner, ecosystem, package).await?;
     let repository = linked(call, owner, package).await?;
-    let shown = Shown { package, ecosystem, name: &name, owner, repository: repository.as_ref() };
+    let downloads = call.registry.catalog().downloads().total(package.id, None).await?;
+    let shown = Shown { package, ecosystem, name: &name, owner, repository: repository.as_ref(), downloads };
     Ok(shown.package(call.links))
 }
 

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 
 use super::root;
 use super::table::{Endpoint, Handler, Need};
-use super::{organisations, package_access, packages, repositories, site, teams, tokens, users, versions};
+use super::{downloads, organisations, package_access, packages, repositories, site, teams, tokens, users, versions};
 use crate::http::Method;
 use crate::identity::Scope;
 
@@ -65,6 +65,8 @@ fn owned(rows: &mut Vec<Endpoint>, prefix: &str) {
     add(Method::POST, &version("/restore"), signed, WRITE, |call| versions::restore(call).boxed());
     // What GitHub has no API for.
     add(Method::GET, &version("/files"), readers, READ, |call| versions::files(call).boxed());
+    add(Method::GET, &package("/downloads"), readers, READ, |call| downloads::of_package(call).boxed());
+    add(Method::GET, &version("/downloads"), readers, READ, |call| downloads::of_version(call).boxed());
     add(Method::PATCH, PACKAGE, signed, WRITE, |call| package_access::change(call).boxed());
     add(Method::PUT, &package("/repository"), signed, WRITE, |call| package_access::link(call).boxed());
     add(Method::DELETE, &package("/repository"), signed, WRITE, |call| package_access::unlink(call).boxed());

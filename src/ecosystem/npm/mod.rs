@@ -230,7 +230,7 @@ async fn tarball_of(call: &Call<'_>, name: &PackageName, file: &str) -> Result<R
     } else {
         const { HeaderValue::from_static(PUBLIC_FILE) }
     };
-    Ok(artifact.respond(call.headers, const { HeaderValue::from_static("application/octet-stream") }, lifetime))
+    Ok(artifact.respond(&call.method, call.headers, const { HeaderValue::from_static("application/octet-stream") }, lifetime))
 }
 
 /// The address that GitHub Packages writes into lock files. Its last part is the digest of the

@@ -126,6 +126,8 @@ const PACKAGE_ROWS: &[PackageRow] = &[
     PackageRow("DELETE", "/packages/T/N/versions/V", "read:packages,delete:packages", "", Right::Admin, 204),
     PackageRow("POST", "/packages/T/N/versions/V/restore", "read:packages,write:packages", "", Right::Admin, 409),
     PackageRow("GET", "/packages/T/N/versions/V/files", "read:packages", "", Right::Read, 200),
+    PackageRow("GET", "/packages/T/N/downloads", "read:packages", "", Right::Read, 200),
+    PackageRow("GET", "/packages/T/N/versions/V/downloads", "read:packages", "", Right::Read, 200),
     PackageRow("PATCH", "/packages/T/N", "read:packages,write:packages", r#"{"visibility":"public"}"#, Right::Admin, 200),
     PackageRow("PUT", "/packages/T/N/repository", "read:packages,write:packages", r#"{"repository":"none"}"#, Right::Admin, 422),
     // It is linked to none.

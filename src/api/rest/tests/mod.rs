@@ -12,6 +12,7 @@ use crate::name::{PackageName, RepositoryName, TeamName};
 use crate::package::{AccountId, Principal, Role, TokenId, Visibility};
 use crate::registry::{Settings, fixture};
 
+mod downloads;
 mod matrix;
 mod packages;
 mod people;
