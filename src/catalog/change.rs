@@ -14,8 +14,8 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::{
-    BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key, listed_key,
-    name_key, owned_key, owner_key, package_key, version_key,
+    BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWN_NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key,
+    listed_key, name_key, own_name_key, owned_key, owner_key, package_key, version_key,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, Subject};
@@ -71,6 +71,17 @@ pub struct Draft {
     pub first_tag: Option<Tag>,
 }
 
+/// What a publish makes anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct New {
+    /// The package's id, if there is no package yet.
+    pub package: PackageId,
+    /// Whether a new package takes its name in the root view too, and not only among its owner's.
+    pub in_root: bool,
+    /// The version's id.
+    pub version: VersionId,
+}
+
 /// Publishes a version; the package is made if `head` is `None`.
 ///
 /// The batch holds the conditions *head unchanged* and *number never used*. Whoever
@@ -78,16 +89,22 @@ pub struct Draft {
 ///
 /// # Errors
 /// When a record cannot be encoded.
-pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, version: VersionId, now: Timestamp) -> Result<Change> {
+pub fn publish(head: Option<&Head>, draft: &Draft, ids: New, now: Timestamp) -> Result<Change> {
+    let version = ids.version;
     let mut batch = Batch::new();
     let mut package = if let Some(head) = head {
         PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
         head.package.clone()
     } else {
-        NAMES.absent(&mut batch, name_key(draft.ecosystem, &draft.name));
-        NAMES.put(&mut batch, name_key(draft.ecosystem, &draft.name), &new_package)?;
-        OWNED.put(&mut batch, owned_key(draft.owner, new_package), &())?;
-        new(draft, new_package, now)
+        let own_name = || own_name_key(draft.ecosystem, &draft.name, draft.owner);
+        OWN_NAMES.absent(&mut batch, own_name());
+        OWN_NAMES.put(&mut batch, own_name(), &ids.package)?;
+        if ids.in_root {
+            NAMES.absent(&mut batch, name_key(draft.ecosystem, &draft.name));
+            NAMES.put(&mut batch, name_key(draft.ecosystem, &draft.name), &ids.package)?;
+        }
+        OWNED.put(&mut batch, owned_key(draft.owner, ids.package), &())?;
+        new(draft, ids.package, now)
     };
     if package.deleted_at.take().is_some() {
         // Publishing again under a deleted name begins anew; what was deleted stays deleted.

@@ -12,14 +12,14 @@ use serde::Deserialize;
 
 use crate::access::{self, Action, Grant, Target};
 use crate::blob::Blobs;
-use crate::catalog::{Catalog, Head};
+use crate::catalog::{Catalog, Head, View};
 use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
 use crate::http::{HeaderMap, HeaderValue, Method, Upload};
 use crate::identity::{Caller, Identity};
-use crate::name::{PackageKey, PackageName};
+use crate::name::{OwnerName, PackageKey, PackageName};
 use crate::observe::Trace;
 use crate::upstream::{Fetcher, Upstream};
 
@@ -33,7 +33,7 @@ pub mod settings;
 pub mod source;
 
 pub use artifact::{Artifact, Content};
-pub use document::Rendered;
+pub use document::{Rendered, Topic};
 pub use settings::Settings;
 pub use source::Plan;
 
@@ -214,6 +214,14 @@ impl Registry {
         self.upstreams.iter().flat_map(|(ecosystem, upstreams)| upstreams.iter().map(move |upstream| (ecosystem.as_str(), upstream)))
     }
 
+    /// Where a name of the root view comes from, and the proof that the caller may do this with it.
+    ///
+    /// # Errors
+    /// As [`Registry::grant_in`].
+    pub async fn grant(&self, ecosystem: &'static str, caller: &Caller, name: &PackageName, action: Action) -> Result<(Plan, Grant)> {
+        self.grant_in(View::Root, ecosystem, caller, name, action).await
+    }
+
     /// Where a name comes from, and the proof that the caller may do this with it.
     ///
     /// The answer for a name the caller may not know of is the answer for a name
@@ -221,11 +229,21 @@ impl Registry {
     ///
     /// # Errors
     /// As `access` decides; also for a deleted package, which only its record remembers.
-    pub async fn grant(&self, ecosystem: &'static str, caller: &Caller, name: &PackageName, action: Action) -> Result<(Plan, Grant)> {
-        let head = self.catalog.head(ecosystem, name).await?;
+    pub async fn grant_in(
+        &self,
+        view: View,
+        ecosystem: &'static str,
+        caller: &Caller,
+        name: &PackageName,
+        action: Action,
+    ) -> Result<(Plan, Grant)> {
+        let head = self.catalog.head_in(view, ecosystem, name).await?;
         let reservations = self.identity.reservations().await?;
         let merges = reservations.find(ecosystem, name).map(|reservation| reservation.merge);
-        let plan = Plan::new(head, merges, self.upstreams(ecosystem), name);
+        // A hosted name is not asked for upstream in the view of an owner who does not have it either.
+        let elsewhere = head.is_none() && view != View::Root && self.catalog.head(ecosystem, name).await?.is_some();
+        let upstreams = if elsewhere { &[] } else { self.upstreams(ecosystem) };
+        let plan = Plan::new(head, merges, upstreams, name);
         // What the caller would hear of a name that nobody hosts. Where that is not
         // «not found», a hidden package must not answer «not found» either.
         let unhosted = || access::grant_upstream(caller, ecosystem, name, action, self.access.anonymous_proxy);
@@ -247,6 +265,9 @@ impl Registry {
             Plan::Proxied(_) => unhosted()?,
             Plan::Nowhere => {
                 unhosted()?;
+                if elsewhere && merges.is_none() {
+                    Box::pin(self.pretend_absent(ecosystem, name)).await?;
+                }
                 return Err(Error::not_found(Subject::Package));
             }
         };
@@ -259,6 +280,14 @@ impl Registry {
             self.fetcher.pretend_absent(upstream, name).await?;
         }
         Ok(())
+    }
+
+    /// The view of an owner's packages; `None` for a login that no account has.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn view_of(&self, owner: &OwnerName) -> Result<Option<View>> {
+        Ok(self.identity.id_of(owner).await?.map(View::Owner))
     }
 
     /// As [`Registry::grant`], for a request that only a hosted package can answer.

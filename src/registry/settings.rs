@@ -63,7 +63,7 @@ impl Registry {
     pub async fn set_role(&self, grant: &Grant, principal: Principal, role: Option<Role>) -> Result<()> {
         grant.require(Action::Admin)?;
         if role.is_some() {
-            let head = self.catalog().head(grant.ecosystem(), grant.name()).await?.ok_or_else(|| Error::not_found(Subject::Package))?;
+            let head = self.hosted_head(grant).await?;
             self.identity().expect_grantable(head.package.owner, principal).await?;
         }
         let edit = |head: &Head, now| {
