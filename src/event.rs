@@ -1,7 +1,9 @@
-//! What happened to packages: the audit log.
+//! What happened to packages: the audit log, and the outbox of what is still to be told.
 //!
 //! An event is written in the same batch as the change it speaks of, so neither is
-//! ever there without the other, whatever instant the server is killed at.
+//! ever there without the other, whatever instant the server is killed at. The same
+//! batch puts it into the outbox, which it leaves in the batch that queues what is
+//! to be sent about it: so nobody who is to hear of it misses it.
 
 use std::net::IpAddr;
 
@@ -11,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::name::PackageName;
-use crate::package::{AccountId, PackageId, RepositoryId, TokenId, VersionId};
+use crate::package::{AccountId, PackageId, RepositoryId, TokenId, Version, VersionId};
 use crate::store::table::{Key, KeyParts, Table};
 use crate::store::{Batch, Store};
 
@@ -21,6 +23,8 @@ static LOG: Table<Event> = Table::new("event.log");
 static OF_OWNER: Table<()> = Table::new("event.of_owner");
 /// By package and id.
 static OF_PACKAGE: Table<()> = Table::new("event.of_package");
+/// By id: events that nothing was queued for yet.
+static OUTBOX: Table<()> = Table::new("event.outbox");
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -112,6 +116,15 @@ pub struct About {
     pub id: VersionId,
     /// Its number.
     pub number: String,
+    /// Whether it is only a part of a larger publish, as the image for one platform is a part of an image for many.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub part: bool,
+}
+
+impl From<&Version> for About {
+    fn from(version: &Version) -> Self {
+        Self { id: version.id, number: version.number.clone(), part: false }
+    }
 }
 
 /// Whose events to read.
@@ -132,7 +145,27 @@ pub enum Whose {
 pub fn record(batch: &mut Batch, event: &Event) -> Result<()> {
     LOG.put(batch, Key::new().number(event.id), event)?;
     OF_OWNER.put(batch, Key::new().number(event.owner.0).number(event.id), &())?;
-    OF_PACKAGE.put(batch, Key::new().number(event.package.0).number(event.id), &())
+    OF_PACKAGE.put(batch, Key::new().number(event.package.0).number(event.id), &())?;
+    OUTBOX.put(batch, Key::new().number(event.id), &())
+}
+
+/// What is in the outbox, in the order of the events' ids, at most `limit`: each with its
+/// event, unless the log no longer has it.
+///
+/// # Errors
+/// When the store fails.
+pub async fn untold(store: &dyn Store, limit: usize) -> Result<Vec<(u64, Option<Event>)>> {
+    let rows = OUTBOX.scan(store, Key::new(), None, limit).await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for id in rows.iter().filter_map(|(key, _)| last_number(key)) {
+        found.push((id, LOG.get(store, Key::new().number(id)).await?.map(|stored| stored.value)));
+    }
+    Ok(found)
+}
+
+/// Adds to a batch: the event leaves the outbox.
+pub fn told(batch: &mut Batch, id: u64) {
+    OUTBOX.delete(batch, Key::new().number(id));
 }
 
 /// Events in the order of their ids, after the id `after`, at most `limit`.
@@ -183,7 +216,7 @@ mod tests {
             name: PackageName::new("apple").unwrap(),
             owner: AccountId(owner),
             repository: None,
-            version: Some(About { id: VersionId(9), number: "1.0".to_owned() }),
+            version: Some(About { id: VersionId(9), number: "1.0".to_owned(), part: false }),
         }
     }
 
@@ -201,5 +234,23 @@ mod tests {
         assert_eq!(ids(Whose::Owner(AccountId(1)), None).await, [1, 300]);
         assert_eq!(ids(Whose::Owner(AccountId(1)), Some(1)).await, [300]);
         assert_eq!(ids(Whose::Package(PackageId(2)), None).await, [2]);
+    }
+
+    #[tokio::test]
+    async fn events_wait_in_the_outbox_until_they_are_told() {
+        let store = Memory::new();
+        for id in [7, 300, 8] {
+            let mut batch = Batch::new();
+            record(&mut batch, &event(id, 1, 1)).unwrap();
+            store.commit(batch).await.unwrap();
+        }
+        let waiting =
+            async |limit| untold(&store, limit).await.unwrap().iter().map(|(id, event)| (*id, event.is_some())).collect::<Vec<_>>();
+        assert_eq!(waiting(2).await, [(7, true), (8, true)]);
+        let mut batch = Batch::new();
+        told(&mut batch, 7);
+        told(&mut batch, 300);
+        store.commit(batch).await.unwrap();
+        assert_eq!(waiting(9).await, [(8, true)]);
     }
 }

@@ -69,6 +69,9 @@ pub struct Draft {
     pub tags: Vec<Tag>,
     /// A tag to point at it if the package does not have that tag yet.
     pub first_tag: Option<Tag>,
+    /// Whether it is only a part of a larger publish that follows, as the image for one platform is of an image for
+    /// many. Who wants to hear of whole publishes alone is not told of it.
+    pub part: bool,
 }
 
 /// What a publish makes anew.
@@ -142,7 +145,7 @@ pub fn publish(head: Option<&Head>, draft: &Draft, ids: New, now: Timestamp) -> 
         FILES.put(&mut batch, file_key(package.id, &file.name), &row)?;
         BLOB_REFERENCES.put(&mut batch, blob_key(&file.sha256, package.id, version, &file.name), &())?;
     }
-    let versions = vec![About { id: version, number: draft.number.clone() }];
+    let versions = vec![About { part: draft.part, ..About::from(&record) }];
     Ok(Change { batch, deed: Deed::Published, package, versions })
 }
 
@@ -362,7 +365,7 @@ fn come_alive(batch: &mut Batch, package: &Package) -> Result<()> {
 }
 
 fn about(stored: &Stored<Version>) -> About {
-    About { id: stored.value.id, number: stored.value.number.clone() }
+    About::from(&stored.value)
 }
 
 /// Puts the package's record, one generation on, and returns it.

@@ -65,6 +65,7 @@ pub(crate) fn draft(ecosystem: &'static str, name: &PackageName, owner: AccountI
         files: vec![file],
         tags: Vec::new(),
         first_tag: Tag::new("latest").ok(),
+        part: false,
     }
 }
 
