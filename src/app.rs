@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::ecosystem;
 use crate::error::{Error, Result, Subject};
+use crate::event;
 use crate::format::BaseUrl;
 use crate::http::HeaderValue;
 use crate::identity::{Identity, TokenText};
@@ -54,6 +55,7 @@ pub struct Data {
     /// Hosted packages.
     pub catalog: Catalog,
     restorable: Duration,
+    audit: event::Config,
     /// Held as long as the folder is in use.
     _lock: File,
 }
@@ -80,13 +82,19 @@ impl Data {
         let downloads = Arc::new(Downloads::new(Arc::clone(&state), clock.clone(), config.usage.clone()));
         let catalog = Catalog::new(state, Arc::clone(&identity), downloads, clock.clone());
         let restorable = Duration::from_secs(config.registry.restore_days.saturating_mul(86_400));
-        Ok(Self { truth, cache, blobs, identity, catalog, restorable, _lock: lock })
+        Ok(Self { truth, cache, blobs, identity, catalog, restorable, audit: config.audit.clone(), _lock: lock })
     }
 
     /// What jobs work on.
     #[must_use]
     pub fn jobs(&self) -> Jobs {
-        Jobs { blobs: self.blobs.clone(), catalog: self.catalog.clone(), identity: Arc::clone(&self.identity), restorable: self.restorable }
+        Jobs {
+            blobs: self.blobs.clone(),
+            catalog: self.catalog.clone(),
+            identity: Arc::clone(&self.identity),
+            restorable: self.restorable,
+            audit: self.audit.clone(),
+        }
     }
 
     /// Writes what is in memory and closes the stores.
@@ -240,15 +248,15 @@ fn reload(data: &Data, old: &Config, clock: &Clock, certificates: Option<&Arc<Ce
         certificates.reload(&new.server.tls)?;
     }
     if fixed(&new) != fixed(old) {
-        tracing::warn!("data_dir, listening addresses, [blob], [store], [identity], [usage] and [log] change only with a restart");
+        tracing::warn!("data_dir, listening addresses, [blob], [store], [identity], [usage], [audit] and [log] change only with a restart");
     }
     Ok((new, state))
 }
 
 /// What is read at the start alone.
 fn fixed(config: &Config) -> impl PartialEq {
-    let Config { data_dir, server, blob, store, log, identity, usage, .. } = config;
-    (data_dir, &server.listen, &server.tls.listen, blob, store, log, identity, usage)
+    let Config { data_dir, server, blob, store, log, identity, usage, audit, .. } = config;
+    (data_dir, &server.listen, &server.tls.listen, blob, store, log, identity, usage, audit)
 }
 
 fn upstream(own: &UpstreamConfig, config: &Config, environment: &ProxyEnvironment, clock: &Clock) -> Result<Arc<Upstream>> {

@@ -17,6 +17,7 @@ use crate::catalog::Catalog;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::event;
 use crate::identity::Identity;
 
 /// Files younger than this are left alone by a sweep: their rows may still be on the way.
@@ -33,6 +34,8 @@ pub struct Jobs {
     pub identity: Arc<Identity>,
     /// How long what was deleted can be restored.
     pub restorable: Duration,
+    /// How long it is known what happened.
+    pub audit: event::Config,
 }
 
 /// Work on the whole data folder that an operator asks for.
@@ -108,12 +111,13 @@ impl Jobs {
         self.catalog.downloads().flush().await.map(drop)
     }
 
-    /// Forgets on which days downloads were made that are longer ago than this is kept.
+    /// Forgets what is older than it is kept: on which days downloads were made, and what happened.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn forget(&self) -> Result<()> {
-        self.catalog.downloads().prune().await.map(drop)
+        self.catalog.downloads().prune().await?;
+        self.catalog.forget_events(&self.audit).await.map(drop)
     }
 
     /// Removes the least recently used cached blobs down to the limits.

@@ -320,7 +320,9 @@ impl Call<'_> {
     fn list(&self, items: &impl Serialize, page: &PageQuery, next: Option<String>) -> Response {
         let mut response = reply::json(StatusCode::OK, items);
         if let Some(next) = next {
+            let filters = url::form_urlencoded::parse(self.query.unwrap_or_default().as_bytes());
             let query: String = url::form_urlencoded::Serializer::new(String::new())
+                .extend_pairs(filters.filter(|(name, _)| name != "limit" && name != "after"))
                 .append_pair("limit", &page.limit.to_string())
                 .append_pair("after", &next)
                 .finish();

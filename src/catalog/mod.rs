@@ -549,12 +549,20 @@ impl Catalog {
         Ok(if applied == Applied::Yes { versions.len() } else { 0 })
     }
 
-    /// What happened to packages, oldest first.
+    /// What happened, beyond the event `after` in the order asked for.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn events(&self, whose: event::Whose, after: Option<u64>, limit: usize) -> Result<Vec<event::Event>> {
-        event::read(&*self.0.store, whose, after, limit).await
+    pub async fn events(&self, whose: event::Whose, order: event::Order, after: Option<u64>, limit: usize) -> Result<Vec<event::Entry>> {
+        event::read(&*self.0.store, whose, order, after, limit).await
+    }
+
+    /// Forgets events that are older than they are kept; returns how many.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn forget_events(&self, config: &event::Config) -> Result<usize> {
+        event::prune(&*self.0.store, config, self.0.clock.now()).await
     }
 
     /// The downloads of hosted versions.

@@ -217,6 +217,10 @@ impl Store for Slow {
         self.inner.scan(table, range, limit)
     }
 
+    fn scan_back(&self, table: TableId, range: KeyRange, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
+        self.inner.scan_back(table, range, limit)
+    }
+
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Outcome>> {
         self.inner.commit(batch)
     }

@@ -2,9 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use super::{OrganisationRole, Scopes};
+use crate::event::Actor;
 use crate::name::OwnerName;
 use crate::package::{AccountId, TeamId, TokenId};
 
@@ -67,6 +69,12 @@ impl Caller {
     #[must_use]
     pub fn id(&self) -> Option<AccountId> {
         self.signed().map(|signed| signed.user)
+    }
+
+    /// Who acts when this caller does, from an address.
+    #[must_use]
+    pub fn actor(&self, client: IpAddr) -> Actor {
+        Actor { user: self.id(), token: self.signed().map(|signed| signed.token), client: Some(client) }
     }
 
     /// The user's login.

@@ -30,6 +30,13 @@ impl Store for Rows {
         ready(Ok(rows.unwrap_or_default())).boxed()
     }
 
+    fn scan_back(&self, table: TableId, range: KeyRange, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
+        let tables = self.0.lock().unwrap();
+        let rows =
+            tables.get(&table).map(|rows| rows.range(range).rev().take(limit).map(|(key, value)| (key.clone(), value.clone())).collect());
+        ready(Ok(rows.unwrap_or_default())).boxed()
+    }
+
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Outcome>> {
         let mut tables = self.0.lock().unwrap();
         let value = |table: &TableId, key: &Bytes| tables.get(table).and_then(|rows| rows.get(key));

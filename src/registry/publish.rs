@@ -205,14 +205,6 @@ impl Registry {
         self.catalog.head_for(grant, View::Root).await?.ok_or_else(|| Error::not_found(Subject::Package))
     }
 
-    /// What happened to packages, oldest first.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn events(&self, whose: event::Whose, after: Option<u64>, limit: usize) -> Result<Vec<Event>> {
-        self.catalog.events(whose, after, limit).await
-    }
-
     /// Commits a change together with the events that tell of it. An empty change is none.
     ///
     /// # Errors
@@ -223,11 +215,11 @@ impl Registry {
             return Ok(Applied::Yes);
         }
         let about: Vec<Option<About>> = if versions.is_empty() { vec![None] } else { versions.into_iter().map(Some).collect() };
-        let actor = Actor { user: grant.caller(), token: grant.token(), client: None };
+        let actor = Actor { user: grant.caller(), token: grant.token(), client: Actor::current().client };
         let mut events = Vec::with_capacity(about.len());
         for version in about {
             let event = Event {
-                id: self.catalog.next_id().await?,
+                id: self.identity.next_event_id().await?,
                 at: package.updated_at,
                 deed,
                 actor,
@@ -294,7 +286,7 @@ impl Registry {
 /// The audit log's line: who did what to which package, with which token, from where.
 fn log(event: &Event) {
     tracing::info!(
-        target: "packhouse::audit",
+        target: event::TARGET,
         event = event.id,
         deed = event.deed.word(),
         ecosystem = event.ecosystem,
