@@ -55,6 +55,7 @@ pub struct Data {
     /// Hosted packages.
     pub catalog: Catalog,
     restorable: Duration,
+    unfinished: Duration,
     audit: event::Config,
     /// Held as long as the folder is in use.
     _lock: File,
@@ -82,7 +83,9 @@ impl Data {
         let downloads = Arc::new(Downloads::new(Arc::clone(&state), clock.clone(), config.usage.clone()));
         let catalog = Catalog::new(state, Arc::clone(&identity), downloads, clock.clone());
         let restorable = Duration::from_secs(config.registry.restore_days.saturating_mul(86_400));
-        Ok(Self { truth, cache, blobs, identity, catalog, restorable, audit: config.audit.clone(), _lock: lock })
+        let unfinished = Duration::from_secs(config.registry.unfinished_hours.saturating_mul(3600));
+        let audit = config.audit.clone();
+        Ok(Self { truth, cache, blobs, identity, catalog, restorable, unfinished, audit, _lock: lock })
     }
 
     /// What jobs work on.
@@ -93,6 +96,7 @@ impl Data {
             catalog: self.catalog.clone(),
             identity: Arc::clone(&self.identity),
             restorable: self.restorable,
+            unfinished: self.unfinished,
             audit: self.audit.clone(),
         }
     }

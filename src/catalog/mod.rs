@@ -24,6 +24,7 @@ use crate::store::{Batch, Outcome, Store};
 use crate::usage::{Count, Downloads};
 
 pub mod change;
+pub mod staged;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -279,7 +280,7 @@ impl Catalog {
             inherits: package.inherits,
             roles: package.roles.clone(),
             repository,
-            repository_scoped: false,
+            repository_scoped: package.repository_scoped,
         })
     }
 

@@ -250,6 +250,7 @@ fn whose(owner: Option<&Account>) -> Map<String, Value> {
 const fn package_action(deed: Deed, version: bool) -> &'static str {
     match (deed, version) {
         (Deed::Published, _) => "packages.package_version_published",
+        (Deed::Extended, _) => "packages.package_version_updated",
         (Deed::Deleted, true) => "packages.package_version_deleted",
         (Deed::Deleted, false) => "packages.package_deleted",
         (Deed::Restored, true) => "packages.package_version_restored",
