@@ -65,6 +65,7 @@ async fn item(names: &mut Names<'_>, entry: &Entry) -> Result<Value> {
             item["ecosystem"] = json!(event.ecosystem);
             item["package"] = json!(event.name);
             item["version"] = json!(event.version.as_ref().map(|version| &version.number));
+            item["about"] = json!(event.detail);
         }
         Entry::Account(event) => {
             item["deed"] = json!(event.deed);

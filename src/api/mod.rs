@@ -216,7 +216,7 @@ fn fit<'a>(template: &str, segments: &'a [Cow<'a, str>]) -> Option<Vec<&'a str>>
 fn check(caller: &Caller, need: Need) -> Result<()> {
     match (caller, need) {
         (Caller::System, _) => Ok(()),
-        (_, Need::System) => Err(Error::not_found(Subject::Route)),
+        (_, Need::System) | (Caller::Workflow(_), _) => Err(Error::not_found(Subject::Route)),
         (Caller::Anonymous, _) => Err(Error::new(Kind::Unauthenticated, Subject::Route)),
         (Caller::Signed(signed), _) if !signed.site_admin => Err(Error::not_found(Subject::Route)),
         (Caller::Signed(signed), Need::Operator(scope)) if signed.scopes.allow(scope) => Ok(()),

@@ -265,9 +265,7 @@ impl Catalog {
         let repository = match package.repository {
             None => None,
             Some(id) => match self.0.identity.repository_by_id(id).await {
-                Ok(repository) => {
-                    Some(RepositoryPolicy { visibility: repository.visibility, owner: repository.owner, roles: repository.roles })
-                }
+                Ok(repository) => Some(RepositoryPolicy::from(&repository)),
                 // A deleted repository gives no rights and takes none.
                 Err(error) if error.kind() == Kind::NotFound => None,
                 Err(error) => return Err(error),
@@ -279,6 +277,7 @@ impl Catalog {
             visibility: package.visibility,
             inherits: package.inherits,
             roles: package.roles.clone(),
+            workflows: package.workflows.clone(),
             repository,
             repository_scoped: package.repository_scoped,
         })

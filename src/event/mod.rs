@@ -125,6 +125,9 @@ pub struct Event {
     /// The version it was about, if it was about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<About>,
+    /// What exactly was done, where the deed leaves that open: who was given which role, say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// The version an event is about.
@@ -353,6 +356,7 @@ mod tests {
             owner: AccountId(owner),
             repository: None,
             version: Some(About { id: VersionId(9), number: "1.0".to_owned(), part: false }),
+            detail: None,
         }
     }
 

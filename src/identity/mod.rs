@@ -41,7 +41,7 @@ mod token;
 mod tokens;
 
 pub use accounts::{AccountChange, NewUser};
-pub use caller::{Caller, Signed};
+pub use caller::{Caller, Signed, Workflow};
 pub use record::{Account, AccountKind, Membership, OrganisationRole, Repository, RepositoryRole, Team, Token};
 pub use reservations::{Reservation, Reservations};
 pub use sequence::Sequence;

@@ -241,7 +241,7 @@ impl Registry {
     /// # Errors
     /// When the store fails; the change is then not made, or not known to be made.
     pub(super) async fn commit(&self, grant: &Grant, change: Change) -> Result<Applied> {
-        let Change { mut batch, deed, package, versions } = change;
+        let Change { mut batch, deed, package, versions, detail } = change;
         if batch.changes.is_empty() {
             return Ok(Applied::Yes);
         }
@@ -260,6 +260,7 @@ impl Registry {
                 owner: package.owner,
                 repository: package.repository,
                 version,
+                detail: detail.clone(),
             };
             event::record(&mut batch, &event)?;
             events.push(event);
@@ -318,6 +319,7 @@ fn log(event: &Event) {
         ecosystem = event.ecosystem,
         package = %event.name,
         version = event.version.as_ref().map(|version| version.number.as_str()),
+        detail = event.detail.as_deref(),
         user = event.actor.user.map(|user| user.0),
         token = event.actor.token.map(|token| token.0),
         client = event.actor.client.map(tracing::field::display),

@@ -212,6 +212,7 @@ async fn package(names: &mut Names<'_>, event: &Event) -> Outcome<Map<String, Va
         "package_type": package_type.unwrap_or(&event.ecosystem),
         "version": event.version.as_ref().map(|version| &version.number),
         "version_id": event.version.as_ref().map(|version| version.id),
+        "detail": event.detail,
         "repo": login.zip(repository).map(|(login, repository)| format!("{login}/{}", repository.name)),
         "repo_id": event.repository,
     })));

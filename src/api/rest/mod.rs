@@ -152,16 +152,19 @@ async fn answer(
 
 /// What the row alone decides.
 fn admit(caller: &Caller, endpoint: &Endpoint) -> Outcome<()> {
-    let signed = match caller {
+    let scopes = match caller {
         Caller::System => return Ok(()),
         Caller::Anonymous if endpoint.need == Need::Anyone => return Ok(()),
         Caller::Anonymous => return Err(Refusal::unauthenticated()),
-        Caller::Signed(signed) => signed,
+        Caller::Signed(signed) if endpoint.need == Need::SiteAdmin && !signed.site_admin => return Err(Refusal::not_found()),
+        Caller::Signed(signed) => signed.scopes,
+        // A workflow's token is good for packages; the rest is for people.
+        Caller::Workflow(_) if endpoint.need != Need::Anyone && !endpoint.scopes.contains(&Scope::ReadPackages) => {
+            return Err(Refusal::not_for_workflows());
+        }
+        Caller::Workflow(workflow) => workflow.scopes,
     };
-    if endpoint.need == Need::SiteAdmin && !signed.site_admin {
-        return Err(Refusal::not_found());
-    }
-    match endpoint.scopes.iter().find(|scope| !signed.scopes.allow(**scope)) {
+    match endpoint.scopes.iter().find(|scope| !scopes.allow(**scope)) {
         None => Ok(()),
         Some(missing) => Err(lacks_scope(*missing)),
     }
@@ -265,7 +268,10 @@ impl Call<'_> {
 
     /// The user who asks. Rows that need one say so, so that nobody else comes here.
     fn signed(&self) -> Outcome<&Signed> {
-        self.caller.signed().ok_or_else(Refusal::unauthenticated)
+        self.caller.signed().ok_or_else(|| match **self.caller {
+            Caller::Workflow(_) => Refusal::not_for_workflows(),
+            _ => Refusal::unauthenticated(),
+        })
     }
 
     /// The account of a login that a segment names.

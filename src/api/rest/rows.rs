@@ -78,6 +78,9 @@ fn owned(rows: &mut Vec<Endpoint>, prefix: &str) {
     add(Method::DELETE, &package("/roles/users/{login}"), signed, WRITE, |call| package_access::withdraw_user(call).boxed());
     add(Method::PUT, &package("/roles/teams/{team}"), signed, WRITE, |call| package_access::grant_team(call).boxed());
     add(Method::DELETE, &package("/roles/teams/{team}"), signed, WRITE, |call| package_access::withdraw_team(call).boxed());
+    add(Method::GET, &package("/actions-access"), signed, WRITE, |call| package_access::workflows(call).boxed());
+    add(Method::PUT, &package("/actions-access/{repo}"), signed, WRITE, |call| package_access::grant_workflows(call).boxed());
+    add(Method::DELETE, &package("/actions-access/{repo}"), signed, WRITE, |call| package_access::withdraw_workflows(call).boxed());
     add(Method::GET, &package("/permissions"), signed, READ, |call| package_access::explain(call).boxed());
 }
 

@@ -143,6 +143,10 @@ const PACKAGE_ROWS: &[PackageRow] = &[
     PackageRow("DELETE", "/packages/T/N/roles/users/{login}", "read:packages,write:packages", "", Right::Admin, 404),
     PackageRow("PUT", "/packages/T/N/roles/teams/{team}", "read:packages,write:packages", r#"{"role":"read"}"#, Right::Admin, 204),
     PackageRow("DELETE", "/packages/T/N/roles/teams/{team}", "read:packages,write:packages", "", Right::Admin, 404),
+    PackageRow("GET", "/packages/T/N/actions-access", "read:packages,write:packages", "", Right::Admin, 200),
+    PackageRow("PUT", "/packages/T/N/actions-access/{repo}", "read:packages,write:packages", r#"{"role":"write"}"#, Right::Admin, 204),
+    // There is none to take.
+    PackageRow("DELETE", "/packages/T/N/actions-access/{repo}", "read:packages,write:packages", "", Right::Admin, 404),
     PackageRow("GET", "/packages/T/N/permissions", "read:packages", "", Right::ReadSigned, 200),
 ];
 
@@ -178,8 +182,8 @@ impl PackageRow {
     fn expected_of_own(&self, caller: &str) -> u16 {
         match caller {
             "" => 401,
-            // A user has no teams.
-            _ if self.1.contains("{team}") => 404,
+            // A user has no teams, and these have no repository of that name.
+            _ if self.1.contains("{team}") || self.1.contains("{repo}") => 404,
             // Who published it has a role on it besides owning it.
             "mem" if (self.0, self.1) == ("DELETE", "/packages/T/N/roles/users/{login}") => 204,
             _ => self.5,
