@@ -21,8 +21,9 @@
 //! | `format` | what a format must be able to do: parse, merge, filter, render |
 //! | `store` | ordered keys with conditional batches, on redb or in memory |
 //! | `blob` | files by digest: publish, cache, eviction, sweep, check; growing files that many follow |
-//! | `event` | the log of what happened to packages |
+//! | `event` | the log of what happened to packages and accounts, and the outbox of what is still to be told |
 //! | `identity` | users, organisations, teams, repositories, tokens, reserved names |
+//! | `usage` | counts of downloads, summed in memory |
 //! | `access` | who may do what: one pure function, and the grant that proves it said yes |
 //! | `catalog` | hosted packages: looking up, and changes as batches |
 //! | `upstream` | upstream registries: guard, breaker, freshness, one fetch for many, resuming |
@@ -68,7 +69,9 @@ pub mod store;
 pub mod blob;
 
 pub mod event;
+
 pub mod identity;
+pub mod usage;
 
 pub mod access;
 

@@ -66,6 +66,18 @@ pub enum Visibility {
     Public,
 }
 
+impl Visibility {
+    /// Its name.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Internal => "internal",
+            Self::Public => "public",
+        }
+    }
+}
+
 impl std::str::FromStr for Visibility {
     type Err = &'static str;
 
@@ -89,6 +101,31 @@ pub enum Role {
     Write,
     /// Also delete, manage, grant.
     Admin,
+}
+
+impl Role {
+    /// Its name.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "read" => Ok(Self::Read),
+            "write" => Ok(Self::Write),
+            "admin" => Ok(Self::Admin),
+            _ => Err("a role is one of read, write, admin"),
+        }
+    }
 }
 
 /// Someone who can be granted a role.
@@ -155,6 +192,9 @@ pub struct Package {
     /// Roles granted on the package itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub roles: BTreeMap<Principal, Role>,
+    /// Roles that the workflows of its owner's repositories have on it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub workflows: BTreeMap<RepositoryId, Role>,
     /// Tags and the version number each points at.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<Tag, String>,

@@ -198,6 +198,7 @@ impl Registry {
             files,
             tags: Vec::new(),
             first_tag: None,
+            part: false,
         };
         let new = New {
             package: PackageId(self.catalog.next_id().await?),

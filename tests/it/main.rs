@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected should stop right there")]
 #![expect(clippy::disallowed_methods, reason = "tests run beside the server, with the machine's own clock, environment and tasks")]
 
+mod audit;
 mod auth;
 mod clients_maven;
 mod clients_npm;

@@ -189,7 +189,7 @@ async fn whole_file(call: &Call<'_>, plan: &Plan, grant: &Grant, coordinates: &C
     let changes = coordinates.is_snapshot() && coordinates.shape().is_ok_and(|shape| shape.build.is_none());
     let keeping = if changes { Keeping::Revalidated } else { Keeping::Immutable };
     let hosted = artifact.verdict == Verdict::Hosted;
-    let mut response = artifact.respond(call.headers, media_type(&coordinates.file), call.lifetime(plan, keeping));
+    let mut response = artifact.respond(&call.method, call.headers, media_type(&coordinates.file), call.lifetime(plan, keeping));
     if hosted
         && let Some(head) = plan.head()
         && let Some(row) = call.registry.catalog().file(grant, head, key).await?
@@ -220,7 +220,7 @@ async fn checksum_of(
     };
     let digest = digest.ok_or_else(|| Error::not_found(Subject::File))?;
     call.note_verdict(verdict);
-    Ok(bytes(digest.hex().into(), verdict).respond(call.headers, TEXT, call.lifetime(plan, Keeping::Revalidated)))
+    Ok(bytes(digest.hex().into(), verdict).respond(&call.method, call.headers, TEXT, call.lifetime(plan, Keeping::Revalidated)))
 }
 
 /// The metadata of a folder: of a snapshot, of an artifact, of a group's plugins, or of several of these at once.
@@ -272,9 +272,9 @@ fn metadata_response(call: &Call<'_>, text: Bytes, verdict: Verdict, lifetime: H
     let digests = digests(&text);
     if let Some(algorithm) = checksum {
         let hex = digests.get(algorithm).map(|digest| digest.hex()).unwrap_or_default();
-        return bytes(hex.into(), verdict).respond(call.headers, TEXT, lifetime);
+        return bytes(hex.into(), verdict).respond(&call.method, call.headers, TEXT, lifetime);
     }
-    let mut response = bytes(text, verdict).respond(call.headers, XML, lifetime);
+    let mut response = bytes(text, verdict).respond(&call.method, call.headers, XML, lifetime);
     checksum_headers(&mut response, |algorithm| digests.get(algorithm).map(|digest| digest.hex()));
     response
 }
@@ -319,7 +319,13 @@ fn location<'a>(coordinates: &'a Coordinates, checksums: &'a [(&'a str, Algorith
     let Coordinates { group, artifact, version, file } = coordinates;
     let segments = group.split('.').chain([artifact.as_str(), version.as_str(), file.as_str()]);
     let path = segments.map(path::encode).collect::<Vec<_>>().join("/");
-    Location { version, path, checksums }
+    Location { version, path, checksums, is_download: is_download(coordinates) }
+}
+
+/// Whether fetching a file is fetching its version: of the files beside it, most clients take some and others do not.
+fn is_download(coordinates: &Coordinates) -> bool {
+    let shape = coordinates.shape();
+    shape.is_ok_and(|shape| shape.classifier.is_none() && !["pom", "module"].contains(&shape.extension) && !shape.is_signature())
 }
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
@@ -361,5 +367,11 @@ fn digests(bytes: &[u8]) -> Digests {
 }
 
 fn bytes(bytes: Bytes, verdict: Verdict) -> Artifact {
-    Artifact { size: Some(bytes.len() as u64), etag: Some(registry::tag_of(&bytes)), content: Content::Bytes(bytes), verdict }
+    Artifact {
+        size: Some(bytes.len() as u64),
+        etag: Some(registry::tag_of(&bytes)),
+        content: Content::Bytes(bytes),
+        verdict,
+        downloads: None,
+    }
 }

@@ -90,15 +90,13 @@ async fn arrive(
     facts: Map<String, Value>,
 ) -> Result<Arrived> {
     let unit = shape.build.map_or_else(|| coordinates.version.clone(), |build| build_value(&coordinates.version, build));
-    let signature = shape.extension.rsplit('.').next().is_some_and(|last| ["asc", "sigstore"].contains(&last))
-        || shape.extension.ends_with("sigstore.json");
     let arrival = Arrival {
         number: &coordinates.version,
         unit: &unit,
         file: Some(file),
         facts,
         completes: is_pom(shape),
-        replaces: signature || (coordinates.is_snapshot() && shape.build.is_none()),
+        replaces: shape.is_signature() || (coordinates.is_snapshot() && shape.build.is_none()),
         visibility: registry.access().default_visibility,
         holds: &|version| holds(version, coordinates, &unit),
         outdated: &|files| outdated(&coordinates.artifact, &coordinates.version, files, registry.config().builds_per_version),

@@ -80,6 +80,9 @@ pub struct Build<'a> {
 const CHECKSUMS: [(&str, Algorithm); 4] =
     [(".md5", Algorithm::Md5), (".sha1", Algorithm::Sha1), (".sha256", Algorithm::Sha256), (".sha512", Algorithm::Sha512)];
 
+/// Endings of files that sign others.
+const SIGNATURES: [&str; 4] = ["asc", "sigstore.json", "sigstore", "sig"];
+
 /// Words with which groups begin, besides those of two letters: they are countries.
 const BEGINNINGS: [&str; 28] = [
     "com", "org", "net", "edu", "gov", "mil", "int", "info", "biz", "name", "dev", "app", "pro", "xyz", "tech", "cloud", "online",
@@ -196,6 +199,14 @@ impl Coordinates {
     }
 }
 
+impl Shape<'_> {
+    /// Whether it signs another file.
+    #[must_use]
+    pub fn is_signature(&self) -> bool {
+        SIGNATURES.iter().any(|ending| self.extension.strip_suffix(ending).is_some_and(|rest| rest.ends_with('.')))
+    }
+}
+
 /// What the name of a file in a version's folder says of it.
 #[must_use]
 pub fn shape<'a>(artifact: &str, version: &str, file: &'a str) -> Option<Shape<'a>> {
@@ -221,8 +232,7 @@ pub fn shape<'a>(artifact: &str, version: &str, file: &'a str) -> Option<Shape<'
 
 /// Where the extension of several parts begins in a name such as `sources.tar.gz.asc`.
 fn compound(name: &str) -> Option<usize> {
-    const LAST: [&str; 4] = [".asc", ".sigstore.json", ".sigstore", ".sig"];
-    let signed = LAST.iter().find_map(|last| name.strip_suffix(last));
+    let signed = SIGNATURES.iter().find_map(|ending| name.strip_suffix(ending)?.strip_suffix('.'));
     let body = signed.unwrap_or(name);
     let dot = body.rfind(".tar.").or_else(|| body.rfind('.'));
     dot.filter(|_| signed.is_some() || body.rfind(".tar.").is_some())

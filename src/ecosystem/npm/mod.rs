@@ -216,6 +216,7 @@ async fn tarball_of(call: &Call<'_>, name: &PackageName, file: &str) -> Result<R
     let artifact = call.registry.artifact::<Packument>(&grant, &plan, file).await?;
     note_verdict(call, artifact.verdict.word());
     Ok(artifact.respond(
+        &call.method,
         call.headers,
         const { HeaderValue::from_static("application/octet-stream") },
         call.lifetime(&plan, Keeping::Immutable),
