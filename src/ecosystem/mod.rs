@@ -20,6 +20,7 @@ use crate::registry::Call;
 
 pub mod maven;
 pub mod npm;
+pub mod rubygems;
 
 /// Every ecosystem this server speaks.
 pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &maven::Maven];
