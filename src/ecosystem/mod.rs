@@ -23,7 +23,7 @@ pub mod npm;
 pub mod rubygems;
 
 /// Every ecosystem this server speaks.
-pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &maven::Maven];
+pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &maven::Maven, &rubygems::RubyGems];
 
 /// What the server must know of an ecosystem before it can hand a request to it.
 #[derive(Debug)]

@@ -31,6 +31,7 @@ pub mod document;
 pub(crate) mod fixture;
 pub mod publish;
 pub mod removal;
+pub mod roll;
 pub mod settings;
 pub mod source;
 
@@ -107,6 +108,9 @@ pub struct Registry {
     large_documents: Arc<tokio::sync::Semaphore>,
     /// Which upstream the files of a version came from, where no index says so.
     keepers: moka::sync::Cache<PackageKey, Arc<str>>,
+    /// The rolls of ecosystems that have one, and the files made of them.
+    rolls: roll::Rolls,
+    rolled: moka::sync::Cache<PackageKey, Arc<roll::Rolled>>,
     /// Changes of packages take turns, by the package's key.
     turns: Vec<tokio::sync::Mutex<()>>,
 }
@@ -214,8 +218,29 @@ impl Registry {
             .build();
         let large_documents = Arc::new(tokio::sync::Semaphore::new(config.large_documents_at_once.max(1)));
         let keepers = moka::sync::Cache::new(KEEPERS_REMEMBERED);
+        let rolled = moka::sync::Cache::builder()
+            .max_capacity(config.rendered_cache_bytes)
+            .weigher(|_, rolled: &Arc<roll::Rolled>| rolled.weight())
+            .time_to_idle(std::time::Duration::from_secs(3600))
+            .build();
         let turns = std::iter::repeat_with(tokio::sync::Mutex::default).take(256).collect();
-        Self { config, access, catalog, identity, blobs, fetcher, upstreams, clock, rendered, parsed, large_documents, keepers, turns }
+        Self {
+            config,
+            access,
+            catalog,
+            identity,
+            blobs,
+            fetcher,
+            upstreams,
+            clock,
+            rendered,
+            parsed,
+            large_documents,
+            keepers,
+            rolls: roll::Rolls::default(),
+            rolled,
+            turns,
+        }
     }
 
     /// The limits.
