@@ -39,6 +39,7 @@ use crate::store::Store;
 use crate::store::redb::{Durability, Redb};
 use crate::upstream::config::{Credentials, ProxyEnvironment};
 use crate::upstream::{Fetcher, Upstream, UpstreamConfig};
+use crate::webhook::Hooks;
 
 /// What a data folder holds, opened: everything but the network.
 pub struct Data {
@@ -52,6 +53,8 @@ pub struct Data {
     pub identity: Arc<Identity>,
     /// Hosted packages.
     pub catalog: Catalog,
+    /// Who is told of events.
+    pub hooks: Hooks,
     restorable: Duration,
     /// Held as long as the folder is in use.
     _lock: File,
@@ -76,9 +79,10 @@ impl Data {
         let state: Arc<dyn Store> = Arc::<Redb>::clone(&truth);
         let blobs = Blobs::open(folder, index, clock.clone(), config.blob.clone()).await?;
         let identity = Arc::new(Identity::with_config(Arc::clone(&state), clock.clone(), config.identity.clone()));
+        let hooks = Hooks::new(Arc::clone(&state), clock.clone(), config.webhook.clone());
         let catalog = Catalog::new(state, Arc::clone(&identity), clock.clone());
         let restorable = Duration::from_secs(config.registry.restore_days.saturating_mul(86_400));
-        Ok(Self { truth, cache, blobs, identity, catalog, restorable, _lock: lock })
+        Ok(Self { truth, cache, blobs, identity, catalog, hooks, restorable, _lock: lock })
     }
 
     /// What jobs work on.
@@ -110,6 +114,7 @@ impl Data {
             blobs: self.blobs.clone(),
             fetcher,
             upstreams,
+            hooks: self.hooks.clone(),
             clock: clock.clone(),
         }))
     }
@@ -236,9 +241,9 @@ fn reload(data: &Data, old: &Config, clock: &Clock, certificates: Option<&Arc<Ce
     if let Some(certificates) = certificates {
         certificates.reload(&new.server.tls)?;
     }
-    let fixed = (&new.data_dir, &new.server.listen, &new.server.tls.listen, &new.blob, &new.store, &new.log, &new.identity);
-    if fixed != (&old.data_dir, &old.server.listen, &old.server.tls.listen, &old.blob, &old.store, &old.log, &old.identity) {
-        tracing::warn!("data_dir, listening addresses, [blob], [store], [identity] and [log] change only with a restart");
+    let fixed = (&new.data_dir, &new.server.listen, &new.server.tls.listen, &new.blob, &new.store, &new.log, &new.identity, &new.webhook);
+    if fixed != (&old.data_dir, &old.server.listen, &old.server.tls.listen, &old.blob, &old.store, &old.log, &old.identity, &old.webhook) {
+        tracing::warn!("data_dir, listening addresses, [blob], [store], [identity], [webhook] and [log] change only with a restart");
     }
     Ok((new, state))
 }

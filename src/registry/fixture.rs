@@ -17,6 +17,7 @@ use crate::package::AccountId;
 use crate::store::Store;
 use crate::store::memory::Memory;
 use crate::upstream::{self, Fetcher};
+use crate::webhook::{self, Hooks};
 
 pub(crate) struct Fixture {
     pub(crate) registry: Arc<Registry>,
@@ -30,6 +31,7 @@ pub(crate) async fn fixture() -> Fixture {
     let (truth, cache): (Arc<dyn Store>, Arc<dyn Store>) = (Arc::new(Memory::new()), Arc::new(Memory::new()));
     let blobs = Blobs::open(folder.path(), Arc::clone(&cache), clock.clone(), blob::Config::default()).await.unwrap();
     let identity = Arc::new(Identity::new(Arc::clone(&truth), clock.clone()));
+    let hooks = Hooks::new(Arc::clone(&truth), clock.clone(), webhook::Config::default());
     let registry = Registry::new(Parts {
         config: Config::default(),
         access: access::Config::default(),
@@ -38,6 +40,7 @@ pub(crate) async fn fixture() -> Fixture {
         blobs: blobs.clone(),
         fetcher: Fetcher::new(upstream::Config::default(), cache, blobs, clock.clone()),
         upstreams: HashMap::new(),
+        hooks,
         clock,
     });
     Fixture { registry: Arc::new(registry), identity, _folder: folder }

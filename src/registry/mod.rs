@@ -22,6 +22,7 @@ use crate::identity::{Caller, Identity};
 use crate::name::{PackageKey, PackageName};
 use crate::observe::Trace;
 use crate::upstream::{Fetcher, Upstream};
+use crate::webhook::Hooks;
 
 pub mod artifact;
 pub mod document;
@@ -84,6 +85,7 @@ pub struct Registry {
     fetcher: Fetcher,
     /// Upstreams of each ecosystem, in order.
     upstreams: HashMap<String, Vec<Arc<Upstream>>>,
+    hooks: Hooks,
     clock: Clock,
     rendered: moka::future::Cache<PackageKey, Arc<document::Kept>>,
     parsed: moka::future::Cache<PackageKey, Parsed>,
@@ -115,6 +117,8 @@ pub struct Parts {
     pub fetcher: Fetcher,
     /// Upstreams of each ecosystem, in order.
     pub upstreams: HashMap<String, Vec<Arc<Upstream>>>,
+    /// Who is told of events.
+    pub hooks: Hooks,
     /// The present time.
     pub clock: Clock,
 }
@@ -145,7 +149,7 @@ impl Registry {
     /// Assembles the engine.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, access, catalog, identity, blobs, fetcher, upstreams, clock } = parts;
+        let Parts { config, access, catalog, identity, blobs, fetcher, upstreams, hooks, clock } = parts;
         let rendered = moka::future::Cache::builder()
             .max_capacity(config.rendered_cache_bytes)
             .weigher(|_, kept: &Arc<document::Kept>| kept.weight())
@@ -158,7 +162,7 @@ impl Registry {
             .build();
         let large_documents = Arc::new(tokio::sync::Semaphore::new(config.large_documents_at_once.max(1)));
         let turns = std::iter::repeat_with(tokio::sync::Mutex::default).take(256).collect();
-        Self { config, access, catalog, identity, blobs, fetcher, upstreams, clock, rendered, parsed, large_documents, turns }
+        Self { config, access, catalog, identity, blobs, fetcher, upstreams, hooks, clock, rendered, parsed, large_documents, turns }
     }
 
     /// The limits.
@@ -183,6 +187,12 @@ impl Registry {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Who is told of events.
+    #[must_use]
+    pub fn hooks(&self) -> &Hooks {
+        &self.hooks
     }
 
     /// Stored bytes.

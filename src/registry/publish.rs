@@ -210,6 +210,7 @@ impl Registry {
         let applied = self.catalog.commit(grant.ecosystem(), grant.name(), batch).await?;
         if applied == Applied::Yes {
             events.iter().for_each(log);
+            self.hooks.announce();
         }
         Ok(applied)
     }

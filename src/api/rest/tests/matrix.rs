@@ -314,16 +314,17 @@ fn is_an_error(answer: &Answer) {
     }
 }
 
-/// What includes a scope.
+/// The scopes that neither are nor include a scope.
 fn without(scope: Scope) -> Scopes {
-    Scope::ALL
-        .into_iter()
-        .filter(|held| {
-            *held != scope
-                && (scope, *held) != (Scope::ReadPackages, Scope::WritePackages)
-                && (scope, *held) != (Scope::ReadOrg, Scope::AdminOrg)
-        })
-        .collect()
+    let wider: &[Scope] = match scope {
+        Scope::ReadPackages => &[Scope::WritePackages],
+        Scope::ReadOrg => &[Scope::AdminOrg],
+        Scope::ReadRepoHook => &[Scope::WriteRepoHook, Scope::AdminRepoHook, Scope::Repo],
+        Scope::WriteRepoHook => &[Scope::AdminRepoHook, Scope::Repo],
+        Scope::AdminRepoHook => &[Scope::Repo],
+        _ => &[],
+    };
+    Scope::ALL.into_iter().filter(|held| *held != scope && !wider.contains(held)).collect()
 }
 
 #[tokio::test]
