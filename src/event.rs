@@ -32,6 +32,8 @@ static OUTBOX: Table<()> = Table::new("event.outbox");
 pub enum Deed {
     /// A version was published.
     Published,
+    /// Files were added to a version that was there.
+    Extended,
     /// Metadata of a version changed: its warning.
     Deprecated,
     /// A tag was set or removed.
@@ -56,6 +58,7 @@ impl Deed {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Published => "published",
+            Self::Extended => "extended",
             Self::Deprecated => "deprecated",
             Self::Tagged => "tagged",
             Self::Deleted => "deleted",

@@ -99,7 +99,7 @@ pub(super) async fn show(call: Call<'_>) -> Result<Response> {
 }
 
 pub(super) async fn change(call: Call<'_>) -> Result<Response> {
-    let Found { head, grant, registry, ecosystem } = find_live(&call, Action::Admin).await?;
+    let Found { head, grant, registry, .. } = find_live(&call, Action::Admin).await?;
     let ChangeBody { visibility, repository, inherits } = call.json()?;
     let link = match &repository {
         Link::Unsaid | Link::Removed => None,
@@ -107,7 +107,7 @@ pub(super) async fn change(call: Call<'_>) -> Result<Response> {
     };
     let repository = if matches!(repository, Link::Unsaid) { None } else { Some(link) };
     registry.change_settings(&grant, Settings { visibility, repository, inherits }).await?;
-    match registry.catalog().head(ecosystem.info().name, &head.package.name).await? {
+    match registry.catalog().head_by_id(head.package.id).await? {
         Some(head) => Ok(shown(&view(&call, &head.package).await?)),
         None => Err(absent(&head.package.name)),
     }

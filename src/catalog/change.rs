@@ -14,8 +14,8 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::{
-    BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key, listed_key,
-    name_key, owned_key, owner_key, package_key, version_key,
+    BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWN_NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key,
+    listed_key, name_key, own_name_key, owned_key, owner_key, package_key, version_key,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, Subject};
@@ -59,6 +59,8 @@ pub struct Draft {
     pub visibility: Visibility,
     /// Repository a new package is linked to, whose roles it then inherits.
     pub repository: Option<RepositoryId>,
+    /// Whether a new package has no rights of its own but those of its repository.
+    pub repository_scoped: bool,
     /// The version's number, canonical.
     pub number: String,
     /// The format's metadata.
@@ -74,6 +76,17 @@ pub struct Draft {
     pub part: bool,
 }
 
+/// What a publish makes anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct New {
+    /// The package's id, if there is no package yet.
+    pub package: PackageId,
+    /// Whether a new package takes its name in the root view too, and not only among its owner's.
+    pub in_root: bool,
+    /// The version's id.
+    pub version: VersionId,
+}
+
 /// Publishes a version; the package is made if `head` is `None`.
 ///
 /// The batch holds the conditions *head unchanged* and *number never used*. Whoever
@@ -81,16 +94,22 @@ pub struct Draft {
 ///
 /// # Errors
 /// When a record cannot be encoded.
-pub fn publish(head: Option<&Head>, draft: &Draft, new_package: PackageId, version: VersionId, now: Timestamp) -> Result<Change> {
+pub fn publish(head: Option<&Head>, draft: &Draft, ids: New, now: Timestamp) -> Result<Change> {
+    let version = ids.version;
     let mut batch = Batch::new();
     let mut package = if let Some(head) = head {
         PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
         head.package.clone()
     } else {
-        NAMES.absent(&mut batch, name_key(draft.ecosystem, &draft.name));
-        NAMES.put(&mut batch, name_key(draft.ecosystem, &draft.name), &new_package)?;
-        OWNED.put(&mut batch, owned_key(draft.owner, new_package), &())?;
-        new(draft, new_package, now)
+        let own_name = || own_name_key(draft.ecosystem, &draft.name, draft.owner);
+        OWN_NAMES.absent(&mut batch, own_name());
+        OWN_NAMES.put(&mut batch, own_name(), &ids.package)?;
+        if ids.in_root {
+            NAMES.absent(&mut batch, name_key(draft.ecosystem, &draft.name));
+            NAMES.put(&mut batch, name_key(draft.ecosystem, &draft.name), &ids.package)?;
+        }
+        OWNED.put(&mut batch, owned_key(draft.owner, ids.package), &())?;
+        new(draft, ids.package, now)
     };
     if package.deleted_at.take().is_some() {
         // Publishing again under a deleted name begins anew; what was deleted stays deleted.
@@ -141,6 +160,7 @@ fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
         visibility: draft.visibility,
         repository: draft.repository,
         inherits: draft.repository.is_some(),
+        repository_scoped: draft.repository_scoped && draft.repository.is_some(),
         roles: BTreeMap::from([(Principal::User(draft.publisher), Role::Admin)]),
         tags: BTreeMap::new(),
         stars: BTreeMap::new(),
@@ -184,6 +204,60 @@ pub fn deprecate(head: &Head, versions: &[(Stored<Version>, Option<String>)], no
         VERSIONS.put(&mut change.batch, key(), &changed)?;
         change.versions.push(about(stored));
     }
+    Ok(change)
+}
+
+/// What is added to a version that is there.
+#[derive(Clone, Debug)]
+pub struct Extension {
+    /// Files to add, or to put in the place of those that have their names. Their blobs are kept and leased.
+    pub files: Vec<File>,
+    /// Names of files to drop.
+    pub dropped: Vec<String>,
+    /// The version's metadata from now on.
+    pub manifest: Box<RawValue>,
+    /// What the addition is.
+    pub deed: Deed,
+}
+
+/// Adds files to a live version, and drops some.
+///
+/// # Errors
+/// As [`edit`]; [`Conflict`](crate::error::Kind::Conflict) when the version is deleted.
+pub fn extend(head: &Head, stored: &Stored<Version>, extension: Extension, now: Timestamp) -> Result<Change> {
+    let Extension { files, dropped, manifest, deed } = extension;
+    if stored.value.deleted_at.is_some() {
+        return Err(Error::conflict(Subject::Version, "the version was deleted"));
+    }
+    let id = head.package.id;
+    let mut change = edit(head, deed, now, |_| {})?;
+    let batch = &mut change.batch;
+    let mut version = Version { updated_at: now, manifest, ..stored.value.clone() };
+    let (number, version_id) = (version.number.clone(), version.id);
+    let added = |name: &str| files.iter().find(|file| file.name == name);
+    version.files.retain(|old| {
+        let replaced = added(&old.name);
+        let stays = replaced.is_none() && !dropped.contains(&old.name);
+        if !stays && replaced.is_none_or(|new| new.sha256 != old.sha256) {
+            BLOB_REFERENCES.delete(batch, blob_key(&old.sha256, id, version_id, &old.name));
+        }
+        if !stays && replaced.is_none() {
+            FILES.delete(batch, file_key(id, &old.name));
+        }
+        stays
+    });
+    let before = |name: &str| stored.value.files.iter().any(|old| old.name == name);
+    for file in files {
+        if !before(&file.name) {
+            FILES.absent(batch, file_key(id, &file.name));
+        }
+        FILES.put(batch, file_key(id, &file.name), &FileRow { version: number.clone(), file: file.clone() })?;
+        BLOB_REFERENCES.put(batch, blob_key(&file.sha256, id, version_id, &file.name), &())?;
+        version.files.push(file);
+    }
+    VERSIONS.unchanged(batch, version_key(id, &number), stored);
+    VERSIONS.put(batch, version_key(id, &number), &version)?;
+    change.versions.push(about(stored));
     Ok(change)
 }
 

@@ -23,6 +23,7 @@ use crate::store::table::{Key, KeyParts, Stored, Table};
 use crate::store::{Batch, Outcome, Store};
 
 pub mod change;
+pub mod staged;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -31,6 +32,8 @@ pub use change::Draft;
 static PACKAGES: Table<Package> = Table::new("catalog.package");
 /// Which package a name means in the root view, by ecosystem and name.
 static NAMES: Table<PackageId> = Table::new("catalog.name");
+/// Which package a name means among its owner's, by ecosystem, name and owner.
+static OWN_NAMES: Table<PackageId> = Table::new("catalog.own_name");
 /// By package and number.
 static VERSIONS: Table<Version> = Table::new("catalog.version");
 /// Which version a file in the download path belongs to, by package and file name.
@@ -100,6 +103,15 @@ impl Head {
     }
 }
 
+/// Where a name is looked up: whose package it means depends on that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum View {
+    /// All packages under one roof: a name is the first owner's that published it here.
+    Root,
+    /// One owner's packages.
+    Owner(AccountId),
+}
+
 /// Hosted packages. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog(Arc<Inner>);
@@ -109,16 +121,18 @@ struct Inner {
     identity: Arc<Identity>,
     clock: Clock,
     ids: Sequence,
-    heads: quick_cache::sync::Cache<PackageKey, Remembered>,
+    /// Which package a name means in a view, also that it means none.
+    names: quick_cache::sync::Cache<PackageKey, Named>,
+    heads: quick_cache::sync::Cache<PackageId, Arc<Head>>,
     files: quick_cache::sync::Cache<PackageKey, Option<Arc<FileRow>>>,
     /// Count of changes; guards against remembering what was read before one.
     epoch: Mutex<u64>,
 }
 
 #[derive(Clone)]
-struct Remembered {
+struct Named {
     name: PackageName,
-    head: Option<Arc<Head>>,
+    package: Option<PackageId>,
 }
 
 /// What became of a change.
@@ -139,6 +153,7 @@ impl Catalog {
             identity,
             clock,
             ids: Sequence::new("catalog"),
+            names: quick_cache::sync::Cache::new(200_000),
             heads: quick_cache::sync::Cache::new(200_000),
             files: quick_cache::sync::Cache::new(200_000),
             epoch: Mutex::new(0),
@@ -146,37 +161,84 @@ impl Catalog {
     }
 
     /// The head of a name in an ecosystem's root view, also of a deleted package;
-    /// `None` when nobody ever hosted the name.
+    /// `None` when nobody ever hosted the name there.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn head(&self, ecosystem: &'static str, name: &PackageName) -> Result<Option<Arc<Head>>> {
-        let key = PackageKey::new(ecosystem, name.as_str());
-        let generation = self.0.identity.generation();
-        if let Some(found) = self.0.heads.get(&key)
-            && found.name == *name
-            && found.head.as_ref().is_none_or(|head| head.identity_generation == generation)
-        {
-            return Ok(found.head);
-        }
-        let epoch = *self.epoch();
-        let head = Box::pin(self.read_head(ecosystem, name, generation)).await?.map(Arc::new);
-        let now = self.epoch();
-        if *now == epoch {
-            self.0.heads.insert(key, Remembered { name: name.clone(), head: head.clone() });
-        }
-        Ok(head)
+        self.head_in(View::Root, ecosystem, name).await
     }
 
-    async fn read_head(&self, ecosystem: &str, name: &PackageName, identity_generation: u64) -> Result<Option<Head>> {
-        let store = &*self.0.store;
-        let Some(id) = NAMES.get(store, name_key(ecosystem, name)).await? else { return Ok(None) };
-        let stored = PACKAGES.get(store, package_key(id.value)).await?;
-        let Some(Stored { value: package, raw }) = stored else {
-            return Err(Error::internal(Subject::Store, format!("{ecosystem} name {name} leads to no package")));
+    /// The head of a name in a view, also of a deleted package; `None` when nobody ever hosted the name there.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn head_in(&self, view: View, ecosystem: &str, name: &PackageName) -> Result<Option<Arc<Head>>> {
+        let key = view_key(view, ecosystem, name);
+        let package = match self.0.names.get(&key) {
+            Some(named) if named.name == *name => named.package,
+            _ => Box::pin(self.read_name(key, view, ecosystem, name)).await?,
         };
+        match package {
+            None => Ok(None),
+            Some(id) => match self.head_by_id(id).await? {
+                Some(head) => Ok(Some(head)),
+                None => Err(Error::internal(Subject::Store, format!("{ecosystem} name {name} leads to no package"))),
+            },
+        }
+    }
+
+    /// The head of the hosted package that a grant is about, or will be about once it is made:
+    /// then the one of that name in the view.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn head_for(&self, grant: &Grant, view: View) -> Result<Option<Arc<Head>>> {
+        match grant.package() {
+            Some(id) => self.head_by_id(id).await,
+            None => self.head_in(view, grant.ecosystem(), grant.name()).await,
+        }
+    }
+
+    /// The head of a package, also of a deleted one.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn head_by_id(&self, id: PackageId) -> Result<Option<Arc<Head>>> {
+        let generation = self.0.identity.generation();
+        if let Some(head) = self.0.heads.get(&id)
+            && head.identity_generation == generation
+        {
+            return Ok(Some(head));
+        }
+        Box::pin(self.read_head(id, generation)).await
+    }
+
+    async fn read_name(&self, key: PackageKey, view: View, ecosystem: &str, name: &PackageName) -> Result<Option<PackageId>> {
+        let store = &*self.0.store;
+        let epoch = *self.epoch();
+        let row = match view {
+            View::Root => NAMES.get(store, name_key(ecosystem, name)).await?,
+            View::Owner(owner) => OWN_NAMES.get(store, own_name_key(ecosystem, name, owner)).await?,
+        };
+        let package = row.map(|row| row.value);
+        let now = self.epoch();
+        if *now == epoch {
+            self.0.names.insert(key, Named { name: name.clone(), package });
+        }
+        Ok(package)
+    }
+
+    async fn read_head(&self, id: PackageId, identity_generation: u64) -> Result<Option<Arc<Head>>> {
+        let epoch = *self.epoch();
+        let Some(Stored { value: package, raw }) = PACKAGES.get(&*self.0.store, package_key(id)).await? else { return Ok(None) };
         let policy = self.policy(&package).await?;
-        Ok(Some(Head { package, policy, raw, identity_generation }))
+        let head = Arc::new(Head { package, policy, raw, identity_generation });
+        let now = self.epoch();
+        if *now == epoch {
+            self.0.heads.insert(id, Arc::clone(&head));
+        }
+        Ok(Some(head))
     }
 
     async fn policy(&self, package: &Package) -> Result<Policy> {
@@ -204,7 +266,7 @@ impl Catalog {
             inherits: package.inherits,
             roles: package.roles.clone(),
             repository,
-            repository_scoped: false,
+            repository_scoped: package.repository_scoped,
         })
     }
 
@@ -272,7 +334,8 @@ impl Catalog {
     /// # Errors
     /// When the store fails.
     pub async fn file(&self, _grant: &Grant, head: &Head, file: &str) -> Result<Option<Arc<FileRow>>> {
-        let key = PackageKey::new(&head.package.ecosystem, head.package.name.as_str()).with((head.package.generation, file));
+        let key =
+            PackageKey::new(&head.package.ecosystem, head.package.name.as_str()).with((head.package.id, head.package.generation, file));
         if let Some(found) = self.0.files.get(&key) {
             return Ok(found);
         }
@@ -309,7 +372,7 @@ impl Catalog {
         Ok(maintainers)
     }
 
-    /// Heads of an ecosystem in the order of their names, after a name, at most `limit`.
+    /// Heads of an ecosystem's root view in the order of their names, after a name, at most `limit`.
     /// The caller of this function decides for each what its own caller may see.
     ///
     /// # Errors
@@ -351,7 +414,7 @@ impl Catalog {
             last = Some(id);
             let Some(stored) = PACKAGES.get(store, package_key(id)).await? else { continue };
             if stored.value.ecosystem == ecosystem {
-                heads.extend(self.head(ecosystem, &stored.value.name).await?.filter(|head| head.package.id == id));
+                heads.extend(self.head_by_id(id).await?);
             }
         }
         Ok((heads, last.filter(|_| rows.len() == limit)))
@@ -458,14 +521,14 @@ impl Catalog {
     /// # Errors
     /// When the store fails.
     pub async fn purge(&self, grant: &Grant, before: Timestamp) -> Result<usize> {
-        let Some(head) = self.head(grant.ecosystem(), grant.name()).await? else { return Ok(0) };
+        let Some(head) = self.head_for(grant, View::Root).await? else { return Ok(0) };
         let mut versions = self.all_versions(grant, &head).await?;
         versions.retain(|stored| !stored.value.purged && stored.value.deleted_at.is_some_and(|at| at < before));
         if versions.is_empty() {
             return Ok(0);
         }
         let batch = change::purge(&head, &versions, self.0.clock.now())?;
-        let applied = self.commit(grant.ecosystem(), grant.name(), batch).await?;
+        let applied = self.commit(&head.package, batch).await?;
         Ok(if applied == Applied::Yes { versions.len() } else { 0 })
     }
 
@@ -491,21 +554,25 @@ impl Catalog {
         &self.0.clock
     }
 
-    /// Commits a change of one package. Whoever looks the package up afterwards sees it.
+    /// Commits a change of one package, given as it will be. Whoever looks the package up afterwards sees it.
     ///
     /// # Errors
     /// When the store fails; the change is then not made, or not known to be made.
-    pub async fn commit(&self, ecosystem: &str, name: &PackageName, batch: Batch) -> Result<Applied> {
+    pub async fn commit(&self, package: &Package, batch: Batch) -> Result<Applied> {
         /// Forgets the head also when the caller gives up waiting: the change may still be made.
-        struct Forget<'a>(&'a Catalog, PackageKey);
+        struct Forget<'a>(&'a Catalog, &'a Package);
         impl Drop for Forget<'_> {
             fn drop(&mut self) {
-                let mut epoch = self.0.epoch();
+                let Self(catalog, package) = self;
+                let mut epoch = catalog.epoch();
                 *epoch += 1;
-                self.0.0.heads.remove(&self.1);
+                catalog.0.heads.remove(&package.id);
+                for view in [View::Root, View::Owner(package.owner)] {
+                    catalog.0.names.remove(&view_key(view, &package.ecosystem, &package.name));
+                }
             }
         }
-        let forget = Forget(self, PackageKey::new(ecosystem, name.as_str()));
+        let forget = Forget(self, package);
         let outcome = self.0.store.commit(batch).await;
         drop(forget);
         Ok(match outcome? {
@@ -517,6 +584,15 @@ impl Catalog {
     fn epoch(&self) -> std::sync::MutexGuard<'_, u64> {
         self.0.epoch.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The key of a name in a view, for memory.
+fn view_key(view: View, ecosystem: &str, name: &PackageName) -> PackageKey {
+    PackageKey::new(ecosystem, name.as_str()).with(view)
+}
+
+fn own_name_key(ecosystem: &str, name: &PackageName, owner: AccountId) -> Key {
+    name_key(ecosystem, name).number(owner.0)
 }
 
 fn name_key(ecosystem: &str, name: &PackageName) -> Key {

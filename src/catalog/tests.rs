@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
-use super::change::{delete_package, delete_versions, deleted_together, edit, publish, restore_package, restore_version};
+use super::change::{Change, New, delete_package, delete_versions, deleted_together, edit, publish, restore_package, restore_version};
 use super::*;
 use crate::clock::Timestamp;
 use crate::event::Deed;
@@ -58,6 +58,7 @@ pub(crate) fn draft(ecosystem: &'static str, name: &PackageName, owner: AccountI
         publisher: owner,
         visibility: Visibility::Private,
         repository: None,
+        repository_scoped: false,
         number: number.to_owned(),
         manifest: RawValue::from_string(format!("{{\"version\":\"{number}\"}}")).unwrap(),
         files: vec![file],
@@ -92,14 +93,18 @@ impl Fixture {
         self.try_head().await.unwrap()
     }
 
-    async fn commit(&self, change: impl Into<Batch>) -> Applied {
-        self.catalog.commit(ECOSYSTEM, &self.name, change.into()).await.unwrap()
+    async fn commit(&self, change: Change) -> Applied {
+        self.catalog.commit(&change.package, change.batch).await.unwrap()
+    }
+
+    async fn ids(&self) -> New {
+        let id = async || self.catalog.next_id().await.unwrap();
+        New { package: PackageId(id().await), version: VersionId(id().await), in_root: true }
     }
 
     async fn publish_draft(&self, draft: &Draft) -> Applied {
         let head = self.try_head().await;
-        let (package, version) = (PackageId(self.catalog.next_id().await.unwrap()), VersionId(self.catalog.next_id().await.unwrap()));
-        self.commit(publish(head.as_deref(), draft, package, version, self.now()).unwrap()).await
+        self.commit(publish(head.as_deref(), draft, self.ids().await, self.now()).unwrap()).await
     }
 
     async fn publish(&self, number: &str) -> Applied {
@@ -252,9 +257,8 @@ async fn of_racing_publishers_of_one_version_exactly_one_wins() {
         let mut won = Vec::new();
         for racer in 0..8 {
             // All of them read the same state.
-            let id = f.catalog.next_id().await.unwrap();
-            let batch = publish(head.as_deref(), &f.draft(round), PackageId(id), VersionId(id), f.now()).unwrap();
-            if f.commit(batch).await == Applied::Yes {
+            let change = publish(head.as_deref(), &f.draft(round), f.ids().await, f.now()).unwrap();
+            if f.commit(change).await == Applied::Yes {
                 won.push(racer);
             }
         }
@@ -343,8 +347,7 @@ async fn heads_come_in_the_order_of_names_and_deleted_ones_too() {
     for name in ["c", "a", "b"] {
         let name = PackageName::new(name).unwrap();
         let draft = draft(ECOSYSTEM, &name, f.owner, "1.0.0");
-        let id = f.catalog.next_id().await.unwrap();
-        f.catalog.commit(ECOSYSTEM, &name, publish(None, &draft, PackageId(id), VersionId(id), f.now()).unwrap().into()).await.unwrap();
+        f.commit(publish(None, &draft, f.ids().await, f.now()).unwrap()).await;
     }
     f.publish("1.0.0").await;
     f.delete_package().await;
@@ -353,6 +356,44 @@ async fn heads_come_in_the_order_of_names_and_deleted_ones_too() {
     let after = PackageName::new("a").unwrap();
     assert_eq!(names(f.catalog.heads(ECOSYSTEM, Some(&after), 1).await.unwrap()), ["b"]);
     assert!(f.catalog.heads("gem", None, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_name_is_the_first_owners_in_the_root_view_and_each_owners_in_its_own() {
+    let f = fixture().await;
+    let new = NewUser { login: OwnerName::new("bob").unwrap(), email: None, site_admin: false };
+    let bob = f.identity.create_user(new).await.unwrap().id;
+    let name = PackageName::new("rack").unwrap();
+    assert!(f.catalog.head_in(View::Owner(bob), ECOSYSTEM, &name).await.unwrap().is_none());
+    let first = publish(None, &draft(ECOSYSTEM, &name, f.owner, "1.0.0"), f.ids().await, f.now()).unwrap();
+    assert_eq!(f.commit(first).await, Applied::Yes);
+    // The root view has it, so that bob's must not take it there.
+    let second = |in_root, ids: New| publish(None, &draft(ECOSYSTEM, &name, bob, "1.0.0"), New { in_root, ..ids }, f.now()).unwrap();
+    assert_eq!(f.commit(second(true, f.ids().await)).await, Applied::Stale);
+    assert_eq!(f.commit(second(false, f.ids().await)).await, Applied::Yes);
+    assert_eq!(f.commit(second(false, f.ids().await)).await, Applied::Stale, "bob has one of that name");
+
+    let owner = async |view| f.catalog.head_in(view, ECOSYSTEM, &name).await.unwrap().map(|head| head.package.owner);
+    for _ in 0..2 {
+        assert_eq!(owner(View::Root).await, Some(f.owner));
+        assert_eq!(owner(View::Owner(f.owner)).await, Some(f.owner));
+        assert_eq!(owner(View::Owner(bob)).await, Some(bob));
+        assert_eq!(owner(View::Owner(AccountId(99))).await, None);
+    }
+    // Both stand at one generation, and have a file of the same name: it is each package's own.
+    let grant = Grant::system((ECOSYSTEM, &name, None));
+    let mine = f.catalog.head_in(View::Owner(bob), ECOSYSTEM, &name).await.unwrap().unwrap();
+    let theirs = f.catalog.head(ECOSYSTEM, &name).await.unwrap().unwrap();
+    assert_eq!(mine.package.generation, theirs.package.generation);
+    let stored = f.catalog.version(&grant, &theirs, "1.0.0").await.unwrap().unwrap();
+    assert!(f.catalog.file(&grant, &mine, "rack-1.0.0.tgz").await.unwrap().is_some());
+    f.commit(delete_versions(&theirs, &[stored], None, f.now()).unwrap()).await;
+    f.commit(edit(&mine, Deed::Starred, f.now(), |_| {}).unwrap()).await;
+    let mine = f.catalog.head_by_id(mine.package.id).await.unwrap().unwrap();
+    let theirs = f.catalog.head_by_id(theirs.package.id).await.unwrap().unwrap();
+    assert_eq!(mine.package.generation, theirs.package.generation);
+    assert!(f.catalog.file(&grant, &theirs, "rack-1.0.0.tgz").await.unwrap().is_none());
+    assert!(f.catalog.file(&grant, &mine, "rack-1.0.0.tgz").await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -371,7 +412,7 @@ async fn an_account_goes_only_without_live_packages() {
     f.delete_package().await;
     let unowned = f.catalog.owns_nothing(f.owner).await.unwrap();
     let head = f.head().await;
-    let mut revived = publish(Some(&head), &f.draft("2.0.0"), head.package.id, VersionId(99), f.now()).unwrap();
+    let mut revived = publish(Some(&head), &f.draft("2.0.0"), f.ids().await, f.now()).unwrap();
     f.identity.expect_live(&mut revived.batch, f.owner).await.unwrap();
     f.identity.delete_account(f.owner, unowned).await.unwrap();
     assert_eq!(f.commit(revived).await, Applied::Stale, "the account went in between");
@@ -488,7 +529,7 @@ async fn what_was_deleted_long_ago_gives_its_blobs_up_and_cannot_come_back() {
         let head = f.try_head().await.unwrap();
         let gone = f.catalog.version(&grant, &head, number).await.unwrap().unwrap();
         let batch = delete_versions(&head, &[gone], None, f.catalog.clock().now()).unwrap();
-        assert_eq!(f.catalog.commit(ECOSYSTEM, &f.name, batch.into()).await.unwrap(), Applied::Yes);
+        assert_eq!(f.commit(batch).await, Applied::Yes);
     };
     delete("1.0.0").await;
     f.catalog.clock().advance(Duration::from_secs(100));
@@ -515,9 +556,8 @@ async fn an_owners_packages_are_listed_by_ecosystem_in_pages() {
     for name in ["a", "b", "c"] {
         let name = PackageName::new(name).unwrap();
         for ecosystem in [ECOSYSTEM, "other"] {
-            let ids = (PackageId(f.catalog.next_id().await.unwrap()), VersionId(f.catalog.next_id().await.unwrap()));
-            let batch = publish(None, &draft(ecosystem, &name, f.owner, "1.0.0"), ids.0, ids.1, f.catalog.clock().now()).unwrap();
-            assert_eq!(f.catalog.commit(ecosystem, &name, batch.into()).await.unwrap(), Applied::Yes);
+            let change = publish(None, &draft(ecosystem, &name, f.owner, "1.0.0"), f.ids().await, f.now()).unwrap();
+            assert_eq!(f.commit(change).await, Applied::Yes);
         }
     }
     let mut seen = Vec::new();

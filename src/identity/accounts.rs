@@ -7,7 +7,7 @@ use super::tables::{self, ACCOUNTS, LOGINS, MEMBERS, MEMBERSHIPS};
 use super::token::{Scopes, TokenText};
 use super::tokens::NewToken;
 use super::{Identity, Page, TRIES, contended, page_end};
-use crate::error::{Error, Result, Subject};
+use crate::error::{Error, Kind, Result, Subject};
 use crate::name::OwnerName;
 use crate::package::AccountId;
 use crate::store::Batch;
@@ -110,6 +110,26 @@ impl Identity {
         let id = LOGINS.get(&*self.store, tables::login(login)).await?.ok_or_else(|| Error::not_found(Subject::Account))?.value;
         let account = self.account(id).await?;
         if account.login == *login { Ok(account) } else { Err(Error::not_found(Subject::Account)) }
+    }
+
+    /// The id of the account that has a login now, remembered as long as no account changes.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn id_of(&self, login: &OwnerName) -> Result<Option<AccountId>> {
+        let generation = self.generation();
+        if let Some((known, id)) = self.logins.get(login)
+            && known == generation
+        {
+            return Ok(id);
+        }
+        let id = match self.account_by_login(login).await {
+            Ok(account) => Some(account.id),
+            Err(error) if error.kind() == Kind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        self.logins.insert(login.clone(), (generation, id));
+        Ok(id)
     }
 
     /// Accounts of a kind by id, at most about `limit`, after the one given.

@@ -20,6 +20,8 @@ use serde::Deserialize;
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Subject};
+use crate::name::OwnerName;
+use crate::package::AccountId;
 use crate::store::{Batch, Outcome, Store};
 
 mod accounts;
@@ -79,7 +81,12 @@ pub struct Identity {
     ids: Sequence,
     callers: Callers,
     reservations: reservations::Remembered,
+    /// Whose a login is, and in which generation that was read.
+    logins: quick_cache::sync::Cache<OwnerName, (u64, Option<AccountId>)>,
 }
+
+/// Logins whose account is remembered.
+const LOGINS_REMEMBERED: usize = 10_000;
 
 /// A part of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +117,7 @@ impl Identity {
             ids: Sequence::new("identity"),
             callers,
             reservations: reservations::Remembered::default(),
+            logins: quick_cache::sync::Cache::new(LOGINS_REMEMBERED),
         }
     }
 

@@ -7,8 +7,8 @@ use super::publish::Publishing;
 use super::{Config, Parts, Registry};
 use crate::access::{self, Grant};
 use crate::blob::{self, Blobs};
-use crate::catalog::Catalog;
 use crate::catalog::tests::draft;
+use crate::catalog::{Catalog, View};
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::identity::Identity;
@@ -51,6 +51,7 @@ impl Fixture {
     pub(crate) async fn publish(&self, ecosystem: &'static str, name: &str, owner: AccountId, number: &str) -> Result<()> {
         let name = PackageName::new(name).unwrap();
         let grant = Grant::system((ecosystem, &name, None));
-        self.registry.publish(&Publishing { grant, owner, publisher: owner }, &draft(ecosystem, &name, owner, number)).await
+        let publishing = Publishing { grant, owner, publisher: owner, view: View::Root, in_root: true, repository: None };
+        self.registry.publish(&publishing, &draft(ecosystem, &name, owner, number)).await
     }
 }

@@ -12,18 +12,19 @@ use serde::Deserialize;
 
 use crate::access::{self, Action, Grant, Target};
 use crate::blob::Blobs;
-use crate::catalog::{Catalog, Head};
+use crate::catalog::{Catalog, Head, View};
 use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
 use crate::http::{HeaderMap, HeaderValue, Method, Upload};
 use crate::identity::{Caller, Identity};
-use crate::name::{PackageKey, PackageName};
+use crate::name::{OwnerName, PackageKey, PackageName};
 use crate::observe::Trace;
 use crate::upstream::{Fetcher, Upstream};
 use crate::webhook::Hooks;
 
+pub mod arrival;
 pub mod artifact;
 pub mod document;
 #[cfg(test)]
@@ -33,8 +34,8 @@ pub mod removal;
 pub mod settings;
 pub mod source;
 
-pub use artifact::{Artifact, Content};
-pub use document::Rendered;
+pub use artifact::{Artifact, Content, Location};
+pub use document::{Rendered, Topic};
 pub use settings::Settings;
 pub use source::Plan;
 
@@ -56,6 +57,10 @@ pub struct Config {
     pub archive_entries: u64,
     /// Most bytes a published archive unpacks to.
     pub archive_unpacked_bytes: u64,
+    /// Most files of one version.
+    pub version_files: usize,
+    /// How long the files of a version that nothing completes are kept, in hours.
+    pub unfinished_hours: u64,
     /// How long what was deleted can be restored, in days.
     pub restore_days: u64,
 }
@@ -70,10 +75,15 @@ impl Default for Config {
             publish_metadata_limit_bytes: 16 << 20,
             archive_entries: 100_000,
             archive_unpacked_bytes: 2 << 30,
+            version_files: 10_000,
+            unfinished_hours: 24,
             restore_days: 30,
         }
     }
 }
+
+/// Versions whose upstream is remembered.
+const KEEPERS_REMEMBERED: u64 = 100_000;
 
 /// The handles an ecosystem works with.
 pub struct Registry {
@@ -90,6 +100,8 @@ pub struct Registry {
     rendered: moka::future::Cache<PackageKey, Arc<document::Kept>>,
     parsed: moka::future::Cache<PackageKey, Parsed>,
     large_documents: Arc<tokio::sync::Semaphore>,
+    /// Which upstream the files of a version came from, where no index says so.
+    keepers: moka::sync::Cache<PackageKey, Arc<str>>,
     /// Changes of packages take turns, by the package's key.
     turns: Vec<tokio::sync::Mutex<()>>,
 }
@@ -161,8 +173,24 @@ impl Registry {
             .time_to_idle(std::time::Duration::from_secs(300))
             .build();
         let large_documents = Arc::new(tokio::sync::Semaphore::new(config.large_documents_at_once.max(1)));
+        let keepers = moka::sync::Cache::new(KEEPERS_REMEMBERED);
         let turns = std::iter::repeat_with(tokio::sync::Mutex::default).take(256).collect();
-        Self { config, access, catalog, identity, blobs, fetcher, upstreams, hooks, clock, rendered, parsed, large_documents, turns }
+        Self {
+            config,
+            access,
+            catalog,
+            identity,
+            blobs,
+            fetcher,
+            upstreams,
+            hooks,
+            clock,
+            rendered,
+            parsed,
+            large_documents,
+            keepers,
+            turns,
+        }
     }
 
     /// The limits.
@@ -224,6 +252,14 @@ impl Registry {
         self.upstreams.iter().flat_map(|(ecosystem, upstreams)| upstreams.iter().map(move |upstream| (ecosystem.as_str(), upstream)))
     }
 
+    /// Where a name of the root view comes from, and the proof that the caller may do this with it.
+    ///
+    /// # Errors
+    /// As [`Registry::grant_in`].
+    pub async fn grant(&self, ecosystem: &'static str, caller: &Caller, name: &PackageName, action: Action) -> Result<(Plan, Grant)> {
+        self.grant_in(View::Root, ecosystem, caller, name, action).await
+    }
+
     /// Where a name comes from, and the proof that the caller may do this with it.
     ///
     /// The answer for a name the caller may not know of is the answer for a name
@@ -231,11 +267,21 @@ impl Registry {
     ///
     /// # Errors
     /// As `access` decides; also for a deleted package, which only its record remembers.
-    pub async fn grant(&self, ecosystem: &'static str, caller: &Caller, name: &PackageName, action: Action) -> Result<(Plan, Grant)> {
-        let head = self.catalog.head(ecosystem, name).await?;
+    pub async fn grant_in(
+        &self,
+        view: View,
+        ecosystem: &'static str,
+        caller: &Caller,
+        name: &PackageName,
+        action: Action,
+    ) -> Result<(Plan, Grant)> {
+        let head = self.catalog.head_in(view, ecosystem, name).await?;
         let reservations = self.identity.reservations().await?;
         let merges = reservations.find(ecosystem, name).map(|reservation| reservation.merge);
-        let plan = Plan::new(head, merges, self.upstreams(ecosystem), name);
+        // A hosted name is not asked for upstream in the view of an owner who does not have it either.
+        let elsewhere = head.is_none() && view != View::Root && self.catalog.head(ecosystem, name).await?.is_some();
+        let upstreams = if elsewhere { &[] } else { self.upstreams(ecosystem) };
+        let plan = Plan::new(head, merges, upstreams, name);
         // What the caller would hear of a name that nobody hosts. Where that is not
         // «not found», a hidden package must not answer «not found» either.
         let unhosted = || access::grant_upstream(caller, ecosystem, name, action, self.access.anonymous_proxy);
@@ -257,6 +303,9 @@ impl Registry {
             Plan::Proxied(_) => unhosted()?,
             Plan::Nowhere => {
                 unhosted()?;
+                if elsewhere && merges.is_none() {
+                    Box::pin(self.pretend_absent(ecosystem, name)).await?;
+                }
                 return Err(Error::not_found(Subject::Package));
             }
         };
@@ -269,6 +318,14 @@ impl Registry {
             self.fetcher.pretend_absent(upstream, name).await?;
         }
         Ok(())
+    }
+
+    /// The view of an owner's packages; `None` for a login that no account has.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn view_of(&self, owner: &OwnerName) -> Result<Option<View>> {
+        Ok(self.identity.id_of(owner).await?.map(View::Owner))
     }
 
     /// As [`Registry::grant`], for a request that only a hosted package can answer.

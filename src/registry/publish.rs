@@ -8,22 +8,34 @@
 use std::sync::Arc;
 
 use super::{Plan, Registry};
-use crate::access::{self, Action, Grant, Owner, RepositoryPolicy, Target};
-use crate::catalog::change::Change;
-use crate::catalog::{Applied, Draft, Head, change};
+use crate::access::{self, Action, Grant, Owner, Policy, RepositoryPolicy, Target};
+use crate::catalog::change::{Change, New};
+use crate::catalog::{Applied, Draft, Head, View, change};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::event::{self, About, Actor, Event};
 use crate::format::Document;
 use crate::identity::{Account, Caller, RepositoryRole};
-use crate::name::{OwnerName, PackageName};
-use crate::package::{AccountId, PackageId, Version, VersionId};
+use crate::name::{OwnerName, PackageName, RepositoryName};
+use crate::package::{AccountId, PackageId, RepositoryId, Version, VersionId};
 use crate::store::Batch;
 use crate::store::table::Stored;
 use crate::upstream::{Need, Upstream};
 
 /// Tries of a change against others of the same package.
 pub(super) const TRIES: usize = 32;
+
+/// Where a package is published, and whose a new one will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// In the root view. The owner is the account that the name itself names (an npm scope, the
+    /// first segment of an image), or the publisher where it names none.
+    Root(Option<&'a OwnerName>),
+    /// Among one owner's packages, as the path says.
+    Owner(&'a OwnerName),
+    /// In one repository of an owner: a new package has no rights but those of the repository.
+    Repository(&'a OwnerName, &'a RepositoryName),
+}
 
 /// The right to publish under a name, worked out before the body is read.
 #[derive(Clone, Debug)]
@@ -34,15 +46,20 @@ pub struct Publishing {
     pub owner: AccountId,
     /// Who publishes.
     pub publisher: AccountId,
+    /// Where the name is looked up.
+    pub view: View,
+    /// Whether a new package takes the name in the root view, if it is free there.
+    pub in_root: bool,
+    /// The repository that a new package has its rights from.
+    pub repository: Option<RepositoryId>,
 }
 
 impl Registry {
     /// Decides whether the caller may publish under a name.
     ///
-    /// `owner` is the account the name itself names (an npm scope); without one a
-    /// new package belongs to the publisher. A new name must not be an upstream's,
-    /// unless it is reserved for the owner: else a member could put a package in
-    /// front of everybody's `react`.
+    /// A new name in the root view must not be an upstream's, unless it is reserved for the
+    /// owner: else a member could put a package in front of everybody's `react`. Among an
+    /// owner's packages it may be; then it is found there alone.
     ///
     /// # Errors
     /// As `access` decides; [`Kind::Conflict`] when an upstream has the name.
@@ -51,48 +68,82 @@ impl Registry {
         ecosystem: &'static str,
         caller: &Caller,
         name: &PackageName,
-        owner: Option<&OwnerName>,
+        place: Place<'_>,
     ) -> Result<Publishing> {
         let publisher =
             caller.id().ok_or_else(|| Error::new(Kind::Unauthenticated, Subject::Package).saying("publishing needs a token"))?;
-        if let Some(head) = self.catalog.head(ecosystem, name).await? {
+        let account = self.place_owner(ecosystem, publisher, name, place).await?;
+        let view = match (place, &account) {
+            (Place::Owner(_) | Place::Repository(..), Some(account)) => View::Owner(account.id),
+            _ => View::Root,
+        };
+        let unknown = !matches!(place, Place::Root(_)) && account.is_none();
+        if !unknown && let Some(head) = self.catalog.head_in(view, ecosystem, name).await? {
             let target = Target { ecosystem, name, package: Some(head.package.id) };
             let grant = access::grant(caller, target, &head.policy, Action::Write);
             let grant = grant.map_err(|error| hide(error, name))?;
-            return Ok(Publishing { grant, owner: head.package.owner, publisher });
+            return Ok(Publishing { grant, owner: head.package.owner, publisher, view, in_root: false, repository: None });
         }
-        let account = match owner {
-            Some(login) => match self.identity.account_by_login(login).await {
-                Ok(account) => Some(account),
-                Err(error) if error.kind() == Kind::NotFound => None,
-                Err(error) => return Err(error),
-            },
-            None => Some(self.identity.account(publisher).await?),
-        };
-        let members_can_publish = self.access.members_can_publish;
-        let owner = account.as_ref().map(|account| Owner { account: account.id, members_can_publish });
         let target = Target { ecosystem, name, package: None };
-        let grant = access::grant_create(caller, target, owner).map_err(|error| hide(error, name))?;
+        let (grant, repository) = self.grant_new(caller, target, account.as_ref(), place).await.map_err(|error| hide(error, name))?;
         let account = account.ok_or_else(|| cannot_publish(name))?;
-        self.check_new_name::<D>(&grant, &account).await?;
-        Ok(Publishing { grant, owner: account.id, publisher })
+        let in_root = self.check_new_name::<D>(&grant, &account, view).await?;
+        Ok(Publishing { grant, owner: account.id, publisher, view, in_root, repository })
     }
 
-    async fn check_new_name<D: Document>(&self, grant: &Grant, owner: &Account) -> Result<()> {
+    /// The account that a new package would belong to: the one that the place names; for a bare name the
+    /// one it is reserved for, and else the publisher.
+    async fn place_owner(&self, ecosystem: &str, publisher: AccountId, name: &PackageName, place: Place<'_>) -> Result<Option<Account>> {
+        let found = match place {
+            Place::Root(Some(login)) | Place::Owner(login) | Place::Repository(login, _) => self.identity.account_by_login(login).await,
+            Place::Root(None) => {
+                let reservations = self.identity.reservations().await?;
+                let owner = reservations.find(ecosystem, name).map_or(publisher, |reservation| reservation.owner);
+                self.identity.account(owner).await
+            }
+        };
+        match found {
+            Ok(account) => Ok(Some(account)),
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The right to make a package, and the repository it is made in.
+    async fn grant_new(
+        &self,
+        caller: &Caller,
+        target: Target<'_>,
+        account: Option<&Account>,
+        place: Place<'_>,
+    ) -> Result<(Grant, Option<RepositoryId>)> {
+        let (Place::Repository(_, repository), Some(account)) = (place, account) else {
+            let members_can_publish = self.access.members_can_publish;
+            let owner = account.map(|account| Owner { account: account.id, members_can_publish });
+            return Ok((access::grant_create(caller, target, owner)?, None));
+        };
+        let repository = self.identity.repository(account.id, repository).await?;
+        let policy = Policy::of_repository(&repository, account.is_organisation());
+        Ok((access::grant(caller, target, &policy, Action::Write)?, Some(repository.id)))
+    }
+
+    /// Whether a new package may take its name in the root view.
+    async fn check_new_name<D: Document>(&self, grant: &Grant, owner: &Account, view: View) -> Result<bool> {
         let (ecosystem, name) = (grant.ecosystem(), grant.name());
         if let Some(reservation) = self.identity.reservations().await?.find(ecosystem, name) {
-            return if reservation.owner == owner.id { Ok(()) } else { Err(cannot_publish(name)) };
+            return if reservation.owner == owner.id { Ok(true) } else { Err(cannot_publish(name)) };
         }
         let upstreams: Vec<Arc<Upstream>> = self.upstreams(ecosystem).iter().filter(|upstream| upstream.serves(name)).cloned().collect();
         if upstreams.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         match self.upstream_index::<D>(grant, &Plan::Proxied(upstreams), Need::Usual).await {
+            Ok(_) if view != View::Root => Ok(false),
             Ok(_) => Err(Error::conflict(
                 Subject::Package,
                 format!("{name} is a package of an upstream registry; an administrator can reserve the name for its owner here"),
             )),
-            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) if error.kind() == Kind::NotFound => Ok(true),
             Err(error) => Err(Error::new(Kind::Unavailable, Subject::Upstream)
                 .saying(format!("cannot tell whether {name} is a package of an upstream registry; try again, or reserve the name"))
                 .because(error)),
@@ -108,7 +159,7 @@ impl Registry {
         let _turn = self.turn(ecosystem, name).await;
         let (package, version) = (PackageId(self.catalog.next_id().await?), VersionId(self.catalog.next_id().await?));
         for _ in 0..TRIES {
-            let head = self.catalog.head(ecosystem, name).await?;
+            let head = self.catalog.head_for(&publishing.grant, publishing.view).await?;
             if let Some(head) = &head
                 && self.catalog.version(&publishing.grant, head, &draft.number).await?.is_some()
             {
@@ -120,7 +171,9 @@ impl Registry {
                 // The name was taken by someone else while the body was read.
                 return Err(cannot_publish(name));
             }
-            let mut change = change::publish(head.as_deref(), draft, package, version, self.clock.now())?;
+            let in_root = self.takes_root(publishing).await?;
+            let new = New { package, in_root, version };
+            let mut change = change::publish(head.as_deref(), draft, new, self.clock.now())?;
             if head.is_none_or(|head| head.package.deleted_at.is_some()) {
                 self.expect_owner(&mut change.batch, publishing.owner).await?;
             }
@@ -131,16 +184,24 @@ impl Registry {
         Err(contended())
     }
 
+    /// Whether a new package takes its name in the root view now: in an owner's view only if nobody has it there.
+    pub(super) async fn takes_root(&self, publishing: &Publishing) -> Result<bool> {
+        let (ecosystem, name) = (publishing.grant.ecosystem(), publishing.grant.name());
+        match publishing.view {
+            View::Root => Ok(true),
+            View::Owner(_) => Ok(publishing.in_root && self.catalog.head(ecosystem, name).await?.is_none()),
+        }
+    }
+
     /// Changes a hosted package's head. `build` is a plain function from what was read
     /// to a change; it is called anew when something changed in between.
     ///
     /// # Errors
     /// Those of `build`, and [`Kind::Unavailable`] when every try lost.
     pub async fn edit(&self, grant: &Grant, build: impl Fn(&Head, Timestamp) -> Result<Change> + Send + Sync) -> Result<()> {
-        let (ecosystem, name) = (grant.ecosystem(), grant.name());
-        let _turn = self.turn(ecosystem, name).await;
+        let _turn = self.turn(grant.ecosystem(), grant.name()).await;
         for _ in 0..TRIES {
-            let head = self.catalog.head(ecosystem, name).await?.ok_or_else(|| Error::not_found(Subject::Package))?;
+            let head = self.hosted_head(grant).await?;
             let change = build(&head, self.clock.now())?;
             if self.commit(grant, change).await? == Applied::Yes {
                 return Ok(());
@@ -158,10 +219,9 @@ impl Registry {
         grant: &Grant,
         build: impl Fn(&Head, Vec<Stored<Version>>, Timestamp) -> Result<Change> + Send + Sync,
     ) -> Result<()> {
-        let (ecosystem, name) = (grant.ecosystem(), grant.name());
-        let _turn = self.turn(ecosystem, name).await;
+        let _turn = self.turn(grant.ecosystem(), grant.name()).await;
         for _ in 0..TRIES {
-            let head = self.catalog.head(ecosystem, name).await?.ok_or_else(|| Error::not_found(Subject::Package))?;
+            let head = self.hosted_head(grant).await?;
             let live = self.catalog.live_versions(grant, &head).await?;
             let change = build(&head, live, self.clock.now())?;
             if self.commit(grant, change).await? == Applied::Yes {
@@ -169,6 +229,11 @@ impl Registry {
             }
         }
         Err(contended())
+    }
+
+    /// The head of the hosted package that a grant is about.
+    pub(super) async fn hosted_head(&self, grant: &Grant) -> Result<Arc<Head>> {
+        self.catalog.head_for(grant, View::Root).await?.ok_or_else(|| Error::not_found(Subject::Package))
     }
 
     /// What happened to packages, oldest first.
@@ -207,7 +272,7 @@ impl Registry {
             event::record(&mut batch, &event)?;
             events.push(event);
         }
-        let applied = self.catalog.commit(grant.ecosystem(), grant.name(), batch).await?;
+        let applied = self.catalog.commit(&package, batch).await?;
         if applied == Applied::Yes {
             events.iter().for_each(log);
             self.hooks.announce();
@@ -222,13 +287,8 @@ impl Registry {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn linkable(
-        &self,
-        caller: &Caller,
-        owner: AccountId,
-        full_name: (&str, &str),
-    ) -> Result<Option<crate::package::RepositoryId>> {
-        let (Ok(login), Ok(name)) = (OwnerName::new(full_name.0), crate::name::RepositoryName::new(full_name.1)) else { return Ok(None) };
+    pub async fn linkable(&self, caller: &Caller, owner: AccountId, full_name: (&str, &str)) -> Result<Option<RepositoryId>> {
+        let (Ok(login), Ok(name)) = (OwnerName::new(full_name.0), RepositoryName::new(full_name.1)) else { return Ok(None) };
         let found = async {
             let account = self.identity.account_by_login(&login).await?;
             Ok::<_, Error>((self.identity.repository(account.id, &name).await?, account.is_organisation()))
@@ -283,7 +343,7 @@ fn hide(error: Error, name: &PackageName) -> Error {
     }
 }
 
-fn cannot_publish(name: &PackageName) -> Error {
+pub(super) fn cannot_publish(name: &PackageName) -> Error {
     Error::forbidden(Subject::Package, format!("you do not have permission to publish {name}"))
 }
 

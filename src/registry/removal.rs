@@ -119,10 +119,9 @@ impl Registry {
         build: impl Fn(&Head, Vec<Stored<Version>>, Timestamp) -> Result<Change> + Send + Sync,
     ) -> Result<()> {
         grant.require(Action::Admin)?;
-        let (ecosystem, name) = (grant.ecosystem(), grant.name());
-        let _turn = self.turn(ecosystem, name).await;
+        let _turn = self.turn(grant.ecosystem(), grant.name()).await;
         for _ in 0..TRIES {
-            let head = self.catalog().head(ecosystem, name).await?.ok_or_else(|| Error::not_found(Subject::Package))?;
+            let head = self.hosted_head(grant).await?;
             let all = self.catalog().all_versions(grant, &head).await?;
             let mut change = build(&head, all, self.clock().now())?;
             self.expect_owner(&mut change.batch, head.package.owner).await?;

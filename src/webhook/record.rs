@@ -134,7 +134,7 @@ impl fmt::Debug for Secret {
 pub enum PackageAction {
     /// A version was published.
     Published,
-    /// A version's metadata or its tags changed.
+    /// A version's metadata, its files or its tags changed.
     Updated,
     /// A version or the package was deleted. GitHub does not tell of it, nor of what follows.
     Deleted,
@@ -161,7 +161,7 @@ impl PackageAction {
     pub const fn of(deed: Deed) -> Option<Self> {
         match deed {
             Deed::Published => Some(Self::Published),
-            Deed::Deprecated | Deed::Tagged => Some(Self::Updated),
+            Deed::Extended | Deed::Deprecated | Deed::Tagged => Some(Self::Updated),
             Deed::Deleted => Some(Self::Deleted),
             Deed::Restored => Some(Self::Restored),
             Deed::VisibilityChanged => Some(Self::VisibilityChanged),

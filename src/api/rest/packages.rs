@@ -11,7 +11,7 @@ use super::refusal::{Outcome, Refusal};
 use super::view::Shown;
 use super::{Call, done, known, shown};
 use crate::access::{self, Action, Grant, RepositoryPolicy, Target};
-use crate::catalog::Head;
+use crate::catalog::{Head, View};
 use crate::ecosystem::{self, Ecosystem};
 use crate::http::Response;
 use crate::identity::{Account, Caller, Repository};
@@ -141,7 +141,7 @@ pub(super) struct Found {
 impl Found {
     /// The package as it is now, as an answer.
     pub(super) async fn respond(&self, call: &Call<'_>) -> Outcome<Response> {
-        let now = call.registry.catalog().head(self.ecosystem.info().name, &self.head.package.name).await?;
+        let now = call.registry.catalog().head_by_id(self.head.package.id).await?;
         let package = now.as_ref().map_or(&self.head.package, |head| &head.package);
         Ok(shown(&view(call, &self.owner, self.ecosystem, package).await?))
     }
@@ -170,9 +170,9 @@ pub(super) async fn find_any(call: &Call<'_>, action: Action) -> Outcome<Found> 
 async fn head(call: &Call<'_>, owner: &Account, ecosystem: &'static dyn Ecosystem, short: &str) -> Outcome<Option<Arc<Head>>> {
     for name in ecosystem.full_names(short, &owner.login) {
         let Ok(name) = PackageName::new(&name) else { continue };
-        let head = call.registry.catalog().head(ecosystem.info().name, &name).await?;
-        if let Some(head) = head.filter(|head| head.package.owner == owner.id) {
-            return Ok(Some(head));
+        let head = call.registry.catalog().head_in(View::Owner(owner.id), ecosystem.info().name, &name).await?;
+        if head.is_some() {
+            return Ok(head);
         }
     }
     Ok(None)

@@ -20,7 +20,7 @@ use crate::http::{Response, StatusCode, Upload, header, reply};
 use crate::identity::Caller;
 use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{File, Visibility};
-use crate::registry::publish::Publishing;
+use crate::registry::publish::{Place, Publishing};
 use crate::registry::{Call, Registry};
 
 /// Media type of a Sigstore bundle's file among a version's files.
@@ -62,7 +62,7 @@ async fn may_publish(registry: &Registry, caller: &Caller, name: &PackageName) -
         .map(OwnerName::new)
         .transpose()
         .map_err(|rule| Error::invalid(Subject::Owner, format!("the scope of the package is the account that owns it: {rule}")))?;
-    registry.grant_publish::<Packument>(INFO.name, caller, name, owner.as_ref()).await
+    registry.grant_publish::<Packument>(INFO.name, caller, name, Place::Root(owner.as_ref())).await
 }
 
 /// What came in the body.
@@ -152,6 +152,7 @@ async fn publish(
         publisher: publishing.publisher,
         visibility,
         repository,
+        repository_scoped: false,
         number,
         manifest,
         files,
