@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api::socket::Socket;
+use crate::api::webhooks::{Moment, Teller};
 use crate::api::{self, Api};
 use crate::blob::Blobs;
 use crate::catalog::Catalog;
@@ -94,6 +95,7 @@ impl Data {
             blobs: self.blobs.clone(),
             catalog: self.catalog.clone(),
             identity: Arc::clone(&self.identity),
+            hooks: self.hooks.clone(),
             restorable: self.restorable,
             unfinished: self.unfinished,
         }
@@ -145,6 +147,16 @@ impl Data {
             registry: Box::new(move || Arc::clone(&state.load().registry)),
             upkeep: api::Upkeep::new(Box::new(fsck), Box::new(gc)),
         }
+    }
+
+    /// What tells webhooks of events, with the engine that `state` holds at each moment.
+    fn teller(&self, state: &Arc<ArcSwap<State>>) -> Result<Teller> {
+        let state = Arc::clone(state);
+        let moment = move || {
+            let state = state.load();
+            Moment { registry: Arc::clone(&state.registry), public_url: state.public_url.clone() }
+        };
+        Teller::new(self.hooks.clone(), Box::new(moment))
     }
 
     fn state(&self, config: &Config, clock: &Clock) -> Result<State> {
@@ -200,6 +212,7 @@ async fn run(config: Config) -> Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(socket.serve(admin, stopped.clone()));
     tasks.spawn(data.jobs().run(stopped.clone()));
+    tasks.spawn(data.teller(&state)?.run(stopped.clone()));
     greet(&config, &server.addresses(), first_token.as_ref())?;
     tasks.spawn(server.run(stopped));
 

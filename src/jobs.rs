@@ -16,8 +16,9 @@ use crate::blob::{Blobs, EvictReport, SweepReport, VerifyReport};
 use crate::catalog::Catalog;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::identity::Identity;
+use crate::webhook::{Hooks, Target};
 
 /// Files younger than this are left alone by a sweep: their rows may still be on the way.
 const SWEEP_GRACE: Duration = Duration::from_secs(3600);
@@ -31,6 +32,8 @@ pub struct Jobs {
     pub catalog: Catalog,
     /// Accounts and tokens.
     pub identity: Arc<Identity>,
+    /// Who is told of events.
+    pub hooks: Hooks,
     /// How long what was deleted can be restored.
     pub restorable: Duration,
     /// How long the files of a version that nothing completes are kept.
@@ -61,6 +64,16 @@ static TABLE: &[Job] = &[
         every: Duration::from_secs(3600),
         run: |jobs| async move { jobs.give_up_unfinished().await.map(drop) }.boxed(),
     },
+    // Whoever made an event says so; if that was cut short, this does.
+    Job {
+        name: "announce",
+        every: Duration::from_secs(5),
+        run: |jobs| {
+            jobs.hooks.announce();
+            std::future::ready(Ok(())).boxed()
+        },
+    },
+    Job { name: "webhooks", every: Duration::from_secs(3600), run: |jobs| async move { jobs.clear_webhooks().await.map(drop) }.boxed() },
     Job { name: "sweep", every: Duration::from_secs(3600), run: |jobs| async move { jobs.sweep(SWEEP_GRACE).await.map(drop) }.boxed() },
 ];
 
@@ -158,6 +171,38 @@ impl Jobs {
     fn ago(&self, window: Duration) -> Timestamp {
         let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
         Timestamp::from_millis(self.catalog.clock().now().as_millis().saturating_sub(window))
+    }
+
+    /// Removes webhooks whose repository or organisation is gone, and what is left of removed ones; returns how many.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn clear_webhooks(&self) -> Result<usize> {
+        const CHUNK: usize = 1000;
+        let mut removed = 0;
+        let mut after = None;
+        loop {
+            let hooks = self.hooks.all(after, CHUNK).await?;
+            for hook in &hooks {
+                let found = match hook.target {
+                    Target::Repository(id) => self.identity.repository_by_id(id).await.map(drop),
+                    Target::Organisation(id) => self.identity.account(id).await.map(drop),
+                };
+                match found {
+                    Err(error) if error.kind() == Kind::NotFound => {
+                        self.hooks.delete(hook.target, hook.id).await?;
+                        removed += 1;
+                    }
+                    found => found?,
+                }
+            }
+            match hooks.last() {
+                Some(last) if hooks.len() == CHUNK => after = Some(last.id),
+                _ => break,
+            }
+        }
+        self.hooks.forget_orphans().await?;
+        Ok(removed)
     }
 
     /// Hashes every blob, and looks whether every hosted one is there.

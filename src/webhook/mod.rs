@@ -62,6 +62,9 @@ struct Inner {
     config: Config,
     guard: Guard,
     ids: Sequence,
+    /// Rings when there may be events in the outbox.
+    outbox: Notify,
+    /// Rings when something was queued.
     bell: Notify,
     /// Webhooks for which something was queued since anybody looked, and whether somebody waits for it.
     rung: Mutex<HashMap<HookId, bool>>,
@@ -73,7 +76,7 @@ impl Hooks {
     pub fn new(store: Arc<dyn Store>, clock: Clock, config: Config) -> Self {
         let guard = Guard::new(config.allow_private.clone(), []);
         let ids = Sequence::new("webhook");
-        Self(Arc::new(Inner { store, clock, config, guard, ids, bell: Notify::new(), rung: Mutex::default() }))
+        Self(Arc::new(Inner { store, clock, config, guard, ids, outbox: Notify::new(), bell: Notify::new(), rung: Mutex::default() }))
     }
 
     /// The limits.
@@ -150,21 +153,19 @@ impl Hooks {
         Ok(HOOKS.get(self.store(), tables::hook(id)).await?.map(|stored| stored.value))
     }
 
-    /// Changes a webhook. `edit` is called anew when it was changed in between.
+    /// Changes a webhook. `edit` is called anew when it was changed in between; what it fails with is
+    /// the inner error.
     ///
     /// # Errors
-    /// `NotFound`; those of `edit`; `Conflict` when it would be like another one of its target.
-    pub async fn change<E: From<Error>>(
-        &self,
-        target: Target,
-        id: HookId,
-        mut edit: impl FnMut(&mut Hook) -> Result<(), E>,
-    ) -> Result<Hook, E> {
+    /// `NotFound`; `Conflict` when it would be like another one of its target.
+    pub async fn change<E>(&self, target: Target, id: HookId, mut edit: impl FnMut(&mut Hook) -> Result<(), E>) -> Result<Result<Hook, E>> {
         for _ in 0..TRIES {
             let (mut batch, _, others) = self.of_target(target).await?;
             let stored = self.stored(target, id).await?;
             let mut hook = stored.value.clone();
-            edit(&mut hook)?;
+            if let Err(refused) = edit(&mut hook) {
+                return Ok(Err(refused));
+            }
             expect_unlike(&hook, &others)?;
             hook.updated_at = self.0.clock.now();
             HOOKS.unchanged(&mut batch, tables::hook(id), &stored);
@@ -172,10 +173,10 @@ impl Hooks {
             if self.commit(batch).await? {
                 // What waits may go to a receiver that answers now.
                 self.ring(id, true);
-                return Ok(hook);
+                return Ok(Ok(hook));
             }
         }
-        Err(contended().into())
+        Err(contended())
     }
 
     /// Deletes a webhook with all that was, and was to be, sent to it.
@@ -228,14 +229,30 @@ impl Hooks {
         event::untold(self.store(), limit).await
     }
 
-    /// Says that there are events in the outbox.
+    /// Says that there may be events in the outbox.
     pub fn announce(&self) {
-        self.0.bell.notify_one();
+        self.0.outbox.notify_one();
     }
 
-    /// Waits until there may be something to do that there was not before.
+    /// Waits until somebody has said so.
+    pub async fn announced(&self) {
+        self.0.outbox.notified().await;
+    }
+
+    /// Waits until something was queued.
     pub async fn rung(&self) {
         self.0.bell.notified().await;
+    }
+
+    /// Counts everything that waits as queued just now, for a start.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn ring_waiting(&self) -> Result<()> {
+        for hook in self.waiting_hooks().await? {
+            self.ring(hook, false);
+        }
+        Ok(())
     }
 
     /// The webhooks for which something was queued since this was last asked, and whether somebody waits for it.

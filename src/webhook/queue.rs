@@ -7,6 +7,7 @@ use super::tables::{self, EXCHANGES, HOOKS, LAST, LOG, PAYLOADS, QUEUE};
 use super::{Hooks, guid};
 use crate::error::{Error, Result, Subject};
 use crate::event;
+use crate::observe::METRICS;
 use crate::package::{DeliveryId, HookId};
 use crate::store::Batch;
 use crate::store::table::{Key, KeyParts, Stored};
@@ -158,7 +159,7 @@ impl Hooks {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn waiting_hooks(&self) -> Result<Vec<HookId>> {
+    pub(super) async fn waiting_hooks(&self) -> Result<Vec<HookId>> {
         let mut found = Vec::new();
         let mut after = None;
         loop {
@@ -185,6 +186,7 @@ impl Hooks {
     async fn note_unsent(&self, batch: &mut Batch, draft: Draft) -> Result<()> {
         let (mut delivery, payload) = self.drafted(draft, false).await?;
         tracing::warn!(target: "packhouse::webhook", hook = delivery.hook.0, guid = delivery.guid, event = delivery.event, "{NO_ROOM}");
+        METRICS.told(&delivery.event, "not sent");
         delivery.waiting = false;
         delivery.last = Some(Try { at: delivery.queued_at, millis: 0, code: None, status: NO_ROOM.to_owned() });
         LOG.put(batch, tables::logged(delivery.hook, delivery.id), &delivery)?;

@@ -115,7 +115,7 @@ async fn a_target_has_no_two_alike_and_no_more_than_its_limit() {
     assert_eq!(make(&hooks, "https://example.com/").await.unwrap_err().message(), "Hook already exists on this repository");
     let second = make(&hooks, "https://example.org/").await.unwrap();
     assert_eq!(make(&hooks, "https://example.net/").await.unwrap_err().message(), "A target cannot have more than 2 hooks");
-    let alike = hooks.change::<Error>(WEB, second.id, |hook| {
+    let alike = hooks.change::<()>(WEB, second.id, |hook| {
         hook.settings.url.clone_from(&first.settings.url);
         Ok(())
     });

@@ -28,10 +28,11 @@ use crate::name::OwnerName;
 use crate::registry::Registry;
 
 mod fields;
-mod links;
+pub(crate) mod hooks;
+pub(crate) mod links;
 mod organisations;
 mod package_access;
-mod packages;
+pub(crate) mod packages;
 mod page;
 mod refusal;
 mod repositories;
@@ -45,7 +46,7 @@ mod tests;
 mod tokens;
 mod users;
 mod versions;
-mod view;
+pub(crate) mod view;
 
 pub use table::{ENDPOINTS, Endpoint, Need};
 

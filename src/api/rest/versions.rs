@@ -24,7 +24,7 @@ pub(super) async fn list(call: Call<'_>) -> Outcome {
     let mut listed = catalog.listed(&found.grant, &found.head).await?;
     // What was given up cannot come back and is no longer spoken of.
     listed.retain(|version| !version.purged && version.deleted_at.is_some() == (state == State::Deleted));
-    let name = shown_name(&call, &found.owner, found.ecosystem, &found.head.package).await?;
+    let name = shown_name(call.registry, &found.owner, found.ecosystem, &found.head.package).await?;
     let mut items = Vec::new();
     for row in page.of(&listed) {
         // What was deleted since the list was read is left out.
@@ -41,7 +41,7 @@ pub(super) async fn show(call: Call<'_>) -> Outcome {
     if version.deleted_at.is_some() && !manages(call.caller, &found.head) {
         return Err(Refusal::not_found());
     }
-    let name = shown_name(&call, &found.owner, found.ecosystem, &found.head.package).await?;
+    let name = shown_name(call.registry, &found.owner, found.ecosystem, &found.head.package).await?;
     Ok(shown(&shape(&found, &name).version(call.links, &version)))
 }
 
