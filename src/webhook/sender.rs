@@ -192,13 +192,18 @@ fn spelled(name: &str) -> String {
 fn reason(error: &reqwest::Error) -> &'static str {
     let mut cause = error.source();
     while let Some(found) = cause {
-        let inner = found.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) || found.is::<rustls::Error>() {
+        if is_of_tls(found) {
             return "peer certificate cannot be authenticated";
         }
         cause = found.source();
     }
     if error.is_connect() { "failed to connect to host" } else { "the connection broke" }
+}
+
+/// Whether an error is TLS's, also inside those of input and output, which do not name what they hold as their source.
+fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || inside.is_some_and(|inside| is_of_tls(inside))
 }
 
 #[cfg(test)]
@@ -264,6 +269,20 @@ mod tests {
         let unsigned = headers(&open, &delivery(), b"");
         assert_eq!(unsigned.get("x-hub-signature-256"), None);
         assert_eq!(unsigned["x-github-hook-installation-target-type"], "repository");
+    }
+
+    /// A name is judged by what it resolves to at the moment it is sent to, whatever was said of it before.
+    #[tokio::test]
+    async fn a_name_that_leads_inside_is_not_connected_to() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let store = Arc::new(crate::store::memory::Memory::new());
+        let sender = Sender::new(&Hooks::new(store, Clock::system(), Config::default())).unwrap();
+        let hook = Hook { settings: Settings::to(format!("http://localhost:{port}/")), ..hook() };
+        let sent = sender.send(&hook, &delivery(), &Payload::new("{}".to_owned()).unwrap()).await;
+        assert_eq!((sent.outcome.code, sent.outcome.status.as_str(), sent.may_pass), (None, "failed to connect to host", true));
+        let connected = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+        assert!(connected.is_err(), "somebody connected");
     }
 
     #[test]

@@ -23,3 +23,4 @@ mod rest;
 mod rest_clients;
 mod tls;
 mod upkeep;
+mod webhooks;

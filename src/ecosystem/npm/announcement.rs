@@ -41,7 +41,7 @@ fn shown(mut manifest: Map<String, Value>) -> String {
 
 fn metadata(told: Told<'_>, manifest: &Map<String, Value>, installation_command: &str, tarball: &str) -> Map<String, Value> {
     let text = |field: &str| text(manifest, field).unwrap_or_default();
-    let mut dist = manifest.get("dist").and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut dist = dist(manifest);
     dist.insert("tarball".to_owned(), tarball.into());
     if let Some(sha1) = told.version.files.iter().flat_map(|file| &file.digests).find(|digest| digest.algorithm() == Algorithm::Sha1) {
         dist.insert("shasum".to_owned(), sha1.hex().into());
@@ -91,6 +91,17 @@ fn metadata(told: Told<'_>, manifest: &Map<String, Value>, installation_command:
         Value::Object(members) => members,
         _ => Map::new(),
     }
+}
+
+/// What is said of the tarball, as texts all.
+fn dist(manifest: &Map<String, Value>) -> Map<String, Value> {
+    let said = manifest.get("dist").and_then(Value::as_object).into_iter().flatten();
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    said.filter_map(|(name, value)| Some((name.clone(), text(value)?.into()))).collect()
 }
 
 fn text<'a>(manifest: &'a Map<String, Value>, field: &str) -> Option<&'a str> {

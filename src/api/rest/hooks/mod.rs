@@ -20,7 +20,7 @@ use crate::http::{HeaderValue, Response, StatusCode, header, reply};
 use crate::identity::{Account, Caller, OrganisationRole, RepositoryRole, Scopes};
 use crate::name::RepositoryName;
 use crate::package::{DeliveryId, HookId};
-use crate::webhook::{Delivery, Draft, Hook, Hooks, Settings, Target};
+use crate::webhook::{Delivery, Draft, Hook, Settings, Target};
 
 mod settings;
 pub(crate) mod view;
@@ -68,7 +68,7 @@ pub(super) async fn create(call: Call<'_>) -> Outcome {
         updated_at: now,
     };
     settings::expect_events(&hook)?;
-    hooks.create(&hook, ping_draft(call.links, &place, &hook, hooks, &sender).await?).await.map_err(alike)?;
+    hooks.create(&hook, ping_draft(call.links, &place, &hook, &sender)).await.map_err(alike)?;
     Ok(created(&view::hook(call.links, &place, &hook, None)))
 }
 
@@ -133,7 +133,7 @@ pub(super) async fn ping(call: Call<'_>) -> Outcome {
     let (place, hook) = find(&call).await?;
     let hooks = call.registry.hooks();
     let sender = call.identity().account(call.signed()?.user).await?;
-    hooks.send_by_hand(ping_draft(call.links, &place, &hook, hooks, &sender).await?).await?;
+    hooks.send_by_hand(ping_draft(call.links, &place, &hook, &sender)).await?;
     Ok(done())
 }
 
@@ -143,16 +143,15 @@ pub(super) async fn test(call: Call<'_>) -> Outcome {
     Ok(done())
 }
 
-async fn ping_draft(links: &Links, place: &Place, hook: &Hook, hooks: &Hooks, sender: &Account) -> Outcome<Draft> {
-    let last = hooks.last_try(hook.id).await?;
-    Ok(Draft {
+fn ping_draft(links: &Links, place: &Place, hook: &Hook, sender: &Account) -> Draft {
+    Draft {
         hook: hook.id,
         event: "ping",
         action: None,
         package: None,
         repository: place.repository.as_ref().map(|repository| repository.id),
-        payload: view::ping(links, place, hook, last.as_ref(), sender),
-    })
+        payload: view::ping(links, place, hook, sender),
+    }
 }
 
 pub(super) async fn deliveries(call: Call<'_>) -> Outcome {

@@ -155,6 +155,10 @@ pub(crate) fn delivery_in_full(shown: &Delivery, payload: Option<&Payload>, exch
 pub(crate) fn repository_told(links: &Links, owner: &Account, repository: &Repository) -> Map<String, Value> {
     let mut told = view::full_repository(links, owner, repository, None);
     told.remove("permissions");
+    if owner.is_organisation() {
+        // In payloads it is a name; the whole of it stands beside the repository.
+        told.insert("organization".to_owned(), owner.login.as_str().into());
+    }
     let page = links.web(&format!("/{}/{}", owner.login, repository.name));
     // There is nothing to clone here; the addresses are where it would be.
     told.extend(members(json!({
@@ -170,11 +174,12 @@ pub(crate) fn repository_told(links: &Links, owner: &Account, repository: &Repos
 }
 
 /// What the first delivery of a webhook says, and every one that is asked for with `pings`.
-pub(crate) fn ping(links: &Links, place: &Place, of: &Hook, last: Option<&Try>, sender: &Account) -> String {
+pub(crate) fn ping(links: &Links, place: &Place, of: &Hook, sender: &Account) -> String {
     let mut payload = members(json!({
         "zen": WORDS[rand::rng().random_range(0..WORDS.len())],
         "hook_id": of.id,
-        "hook": hook(links, place, of, last),
+        // As if nothing had been sent to it yet: so say the schemas, and a receiver knows what it answered.
+        "hook": hook(links, place, of, None),
     }));
     place.introduce(links, &mut payload);
     payload.insert("sender".to_owned(), view::account(links, sender).into());
