@@ -281,3 +281,45 @@ impl CheckReport {
         self.blobs.damaged.is_empty() && self.blobs.foreign.is_empty() && self.blobs.unlisted == 0 && self.lost.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::NewUser;
+    use crate::name::{OwnerName, RepositoryName};
+    use crate::package::{HookId, Visibility};
+    use crate::registry::fixture;
+    use crate::webhook::{Draft, Hook, Settings};
+
+    #[tokio::test]
+    async fn webhooks_go_with_what_they_listened_to() {
+        let engine = fixture::fixture().await;
+        let (identity, hooks) = (&engine.identity, engine.registry.hooks().clone());
+        let new = NewUser { login: OwnerName::new("ann").unwrap(), email: None, site_admin: false };
+        let ann = identity.create_user(new).await.unwrap().id;
+        let acme = identity.create_organisation(OwnerName::new("acme").unwrap(), Some(ann)).await.unwrap().id;
+        let web = identity.create_repository(acme, RepositoryName::new("web").unwrap(), Visibility::Public).await.unwrap().id;
+        for target in [Target::Repository(web), Target::Organisation(acme)] {
+            let id = HookId(hooks.next_id().await.unwrap());
+            let now = hooks.clock().now();
+            let settings = Settings::to("https://example.com/".to_owned());
+            let (events, origin) = (vec!["package".to_owned()], String::new());
+            let hook = Hook { id, target, author: ann, active: true, events, settings, origin, created_at: now, updated_at: now };
+            let ping = Draft { hook: id, event: "ping", action: None, package: None, repository: None, payload: "{}".to_owned() };
+            hooks.create(&hook, ping).await.unwrap();
+        }
+        let jobs = Jobs {
+            blobs: engine.registry.blobs().clone(),
+            catalog: engine.registry.catalog().clone(),
+            identity: Arc::clone(identity),
+            hooks: hooks.clone(),
+            restorable: Duration::ZERO,
+            unfinished: Duration::ZERO,
+        };
+        assert_eq!(jobs.clear_webhooks().await.unwrap(), 0);
+        identity.delete_repository(web).await.unwrap();
+        assert_eq!(jobs.clear_webhooks().await.unwrap(), 1);
+        let left = hooks.all(None, 10).await.unwrap();
+        assert_eq!(left.iter().map(|hook| hook.target).collect::<Vec<_>>(), [Target::Organisation(acme)]);
+    }
+}

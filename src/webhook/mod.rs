@@ -221,12 +221,20 @@ impl Hooks {
         Ok(rows.into_iter().map(|(_, stored)| stored.value).collect())
     }
 
-    /// Events that nothing was queued for yet, at most `limit`; see [`event::untold`].
+    /// Events that nothing was queued for yet, at most `limit`.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn untold(&self, limit: usize) -> Result<Vec<(u64, Option<Event>)>> {
+    pub async fn untold(&self, limit: usize) -> Result<Vec<u64>> {
         event::untold(self.store(), limit).await
+    }
+
+    /// The event of an id.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn event(&self, id: u64) -> Result<Option<Event>> {
+        event::find(self.store(), id).await
     }
 
     /// Says that there may be events in the outbox.

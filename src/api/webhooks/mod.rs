@@ -8,6 +8,7 @@
 //!
 //! A stop lets what is under way end; a kill loses nothing, see [`crate::webhook`].
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,9 +84,10 @@ impl Teller {
     }
 
     async fn tell_all(&self, mut stop: watch::Receiver<bool>) {
+        let mut quiet = Quiet::default();
         loop {
             let turn = async {
-                match self.tell().await {
+                match self.tell(&mut quiet).await {
                     Ok(true) => {}
                     Ok(false) => self.hooks.announced().await,
                     Err(error) => {
@@ -102,16 +104,15 @@ impl Teller {
     }
 
     /// Takes events out of the outbox and queues what is to be sent; says whether there may be more.
-    async fn tell(&self) -> Result<bool> {
-        let events = self.hooks.untold(CHUNK).await?;
+    async fn tell(&self, quiet: &mut Quiet) -> Result<bool> {
+        let limit = CHUNK + quiet.ids.len();
+        let ids = self.hooks.untold(limit).await?;
         let moment = (self.moment)();
-        // Events that nobody is told of leave together with the next one that somebody is.
-        let mut told = Vec::new();
-        for (id, event) in &events {
-            told.push(*id);
-            let drafts = match event {
+        let fresh: Vec<u64> = ids.iter().copied().filter(|id| !quiet.ids.contains(id)).collect();
+        for id in fresh {
+            let drafts = match self.hooks.event(id).await? {
                 None => Vec::new(),
-                Some(event) => match self.drafts(&moment, event).await {
+                Some(event) => match self.drafts(&moment, &event).await {
                     Ok(drafts) => drafts,
                     Err(error) if error.kind() == Kind::Unavailable => return Err(error),
                     // Waiting would not mend it, and would keep all that follows waiting too.
@@ -121,14 +122,15 @@ impl Teller {
                     }
                 },
             };
+            quiet.add(id);
             if !drafts.is_empty() {
-                self.hooks.tell(&std::mem::take(&mut told), drafts).await?;
+                self.hooks.tell(&quiet.take(), drafts).await?;
             }
         }
-        if !told.is_empty() {
-            self.hooks.tell(&told, Vec::new()).await?;
+        if quiet.is_due() {
+            self.hooks.tell(&quiet.take(), Vec::new()).await?;
         }
-        Ok(events.len() == CHUNK)
+        Ok(ids.len() == limit)
     }
 
     /// What is to be sent about an event.
@@ -142,7 +144,8 @@ impl Teller {
         let part = event.version.as_ref().is_some_and(|about| about.part);
         hooks.retain(|hook| {
             let settings = &hook.settings;
-            settings.actions.contains(&action) && !(part && settings.whole_publishes) && payload::EVENTS.iter().any(|name| hook.wants(name))
+            let named = payload::EVENTS.iter().any(|name| hook.wants(name));
+            named && settings.actions.contains(&action) && !(part && settings.whole_publishes)
         });
         if hooks.is_empty() { Ok(Vec::new()) } else { self.write(moment, event, action, &hooks).await }
     }
@@ -283,6 +286,30 @@ impl Teller {
             self.hooks.trim(hook).await?;
         }
         Ok(if again { Next::Later(self.hooks.config().pause(tries)) } else { Next::More })
+    }
+}
+
+/// Events that nobody is told of. They leave the outbox with the next one that somebody is, or when
+/// they are many or old: a server without webhooks must not write twice for each publish.
+#[derive(Default)]
+struct Quiet {
+    ids: BTreeSet<u64>,
+    since: Option<Instant>,
+}
+
+impl Quiet {
+    fn add(&mut self, id: u64) {
+        self.since.get_or_insert_with(Instant::now);
+        self.ids.insert(id);
+    }
+
+    fn is_due(&self) -> bool {
+        self.ids.len() >= CHUNK || self.since.is_some_and(|since| since.elapsed() >= PAUSE)
+    }
+
+    fn take(&mut self) -> Vec<u64> {
+        self.since = None;
+        std::mem::take(&mut self.ids).into_iter().collect()
     }
 }
 

@@ -63,14 +63,13 @@ impl Story<'_> {
         let kind = ecosystem.webhook_type();
         let said = self.version.map(|version| ecosystem.describe(version, &[]));
         let base = self.base(links);
-        members(json!({
+        let mut told = members(json!({
             "id": package.id,
             "name": name,
             "namespace": owner.login,
             "description": said.and_then(|said| said.summary),
             "ecosystem": kind,
             "package_type": kind,
-            "visibility": package.visibility,
             "html_url": links.package_page(owner, self.shown.package_type(), name),
             "created_at": instant(package.created_at),
             "updated_at": instant(package.updated_at),
@@ -83,7 +82,11 @@ impl Story<'_> {
                 "url": base.as_str(),
                 "vendor": "packhouse",
             },
-        }))
+        }));
+        if self.action == PackageAction::VisibilityChanged {
+            told.insert("visibility".to_owned(), json!(package.visibility));
+        }
+        told
     }
 
     fn version(&self, links: &Links, version: &Version, base: &BaseUrl, whole: bool) -> Map<String, Value> {

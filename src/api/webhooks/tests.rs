@@ -86,9 +86,16 @@ impl World {
         self.engine.registry.catalog().head("npm", &name).await.unwrap().unwrap().package.id
     }
 
+    /// Tells what there is to tell.
+    async fn tell(&self) {
+        let mut quiet = Quiet::default();
+        while self.teller.tell(&mut quiet).await.unwrap() {}
+        self.hooks().tell(&quiet.take(), Vec::new()).await.unwrap();
+    }
+
     /// Tells what there is to tell and takes what waits for a webhook off its queue, as event and payload.
     async fn told(&self, hook: HookId) -> Vec<(String, Value)> {
-        while self.teller.tell().await.unwrap() {}
+        self.tell().await;
         let mut seen = Vec::new();
         while let Some(due) = self.hooks().due(hook).await.unwrap() {
             seen.push((due.delivery.event.clone(), serde_json::from_str(due.payload.json()).unwrap()));
@@ -230,7 +237,7 @@ async fn what_waits_is_taken_back_when_the_right_is_lost_meanwhile() {
     let w = World::new().await;
     let hook = w.hook(Target::Repository(w.web), "adm", &["package"], usual()).await;
     w.publish("@acme/tool", "1.0.0", |draft| draft.repository = Some(w.web)).await;
-    while w.teller.tell().await.unwrap() {}
+    w.tell().await;
     assert!(w.hooks().due(hook).await.unwrap().is_some());
     w.engine.identity.set_repository_role(w.web, Principal::User(w.accounts["adm"]), None).await.unwrap();
     assert_eq!(w.teller.send_one(hook).await.unwrap(), Next::More);
@@ -243,7 +250,7 @@ async fn a_switched_off_webhook_is_sent_nothing() {
     let w = World::new().await;
     let hook = w.of_acme(&["package"], usual()).await;
     w.publish("@acme/tool", "1.0.0", |_| ()).await;
-    while w.teller.tell().await.unwrap() {}
+    w.tell().await;
     let off = w.hooks().change::<()>(w.acme(), hook, |hook| {
         hook.active = false;
         Ok(())
@@ -293,4 +300,25 @@ async fn a_payload_past_the_limit_loses_what_only_its_ecosystem_has() {
     let manifest = format!(r#"{{"description":"{}"}}"#, "x".repeat(5 << 20));
     w.publish("@acme/tool", "1.1.0", |draft| draft.manifest = serde_json::value::RawValue::from_string(manifest).unwrap()).await;
     assert_eq!(w.heard(hook).await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_is_told_of_leaves_the_outbox_in_bulk() {
+    let w = World::new().await;
+    let mut quiet = Quiet::default();
+    w.publish("@acme/tool", "1.0.0", |_| ()).await;
+    w.publish("@acme/tool", "1.1.0", |_| ()).await;
+    assert!(!w.teller.tell(&mut quiet).await.unwrap());
+    assert_eq!((w.hooks().untold(9).await.unwrap().len(), quiet.ids.len()), (2, 2));
+    tokio::time::advance(PAUSE).await;
+    w.publish("@acme/tool", "1.2.0", |_| ()).await;
+    assert!(!w.teller.tell(&mut quiet).await.unwrap());
+    assert_eq!((w.hooks().untold(9).await.unwrap(), quiet.ids.len()), (Vec::new(), 0));
+    // Or with the next one that somebody is told of.
+    w.publish("@acme/tool", "1.3.0", |_| ()).await;
+    w.teller.tell(&mut quiet).await.unwrap();
+    let hook = w.of_acme(&["package"], usual()).await;
+    w.publish("@acme/tool", "1.4.0", |_| ()).await;
+    w.teller.tell(&mut quiet).await.unwrap();
+    assert_eq!((w.hooks().untold(9).await.unwrap(), w.heard(hook).await.len()), (Vec::new(), 1));
 }

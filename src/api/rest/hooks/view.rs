@@ -154,7 +154,9 @@ pub(crate) fn delivery_in_full(shown: &Delivery, payload: Option<&Payload>, exch
 /// A repository as payloads show it: everything of it, but not what somebody may do to it.
 pub(crate) fn repository_told(links: &Links, owner: &Account, repository: &Repository) -> Map<String, Value> {
     let mut told = view::full_repository(links, owner, repository, None);
-    told.remove("permissions");
+    for name in ["permissions", "network_count", "subscribers_count"] {
+        told.remove(name);
+    }
     if owner.is_organisation() {
         // In payloads it is a name; the whole of it stands beside the repository.
         told.insert("organization".to_owned(), owner.login.as_str().into());
