@@ -17,6 +17,7 @@ use crate::catalog::Catalog;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Kind, Result};
+use crate::event;
 use crate::identity::Identity;
 use crate::webhook::{Hooks, Target};
 
@@ -38,6 +39,8 @@ pub struct Jobs {
     pub restorable: Duration,
     /// How long the files of a version that nothing completes are kept.
     pub unfinished: Duration,
+    /// How long it is known what happened.
+    pub audit: event::Config,
 }
 
 /// Work on the whole data folder that an operator asks for.
@@ -58,6 +61,7 @@ struct Job {
 
 static TABLE: &[Job] = &[
     Job { name: "flush", every: Duration::from_secs(5), run: |jobs| async move { jobs.flush().await }.boxed() },
+    Job { name: "count", every: Duration::from_secs(30), run: |jobs| async move { jobs.count().await }.boxed() },
     Job { name: "evict", every: Duration::from_secs(15), run: |jobs| async move { jobs.evict().await.map(drop) }.boxed() },
     Job {
         name: "unfinished",
@@ -75,10 +79,11 @@ static TABLE: &[Job] = &[
     },
     Job { name: "webhooks", every: Duration::from_secs(3600), run: |jobs| async move { jobs.clear_webhooks().await.map(drop) }.boxed() },
     Job { name: "sweep", every: Duration::from_secs(3600), run: |jobs| async move { jobs.sweep(SWEEP_GRACE).await.map(drop) }.boxed() },
+    Job { name: "forget", every: Duration::from_secs(3600), run: |jobs| async move { jobs.forget().await }.boxed() },
 ];
 
 impl Jobs {
-    /// Runs every job at its times until `stop` turns true, then flushes once more.
+    /// Runs every job at its times until `stop` turns true.
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let mut running = tokio::task::JoinSet::new();
         for job in TABLE {
@@ -98,8 +103,14 @@ impl Jobs {
             });
         }
         while running.join_next().await.is_some() {}
-        if let Err(error) = self.flush().await {
-            tracing::error!(error = ?error, "the last flush failed");
+    }
+
+    /// Writes all that was summed in memory, once the last request has ended.
+    pub async fn finish(&self) {
+        for written in [self.flush().await, self.count().await] {
+            if let Err(error) = written {
+                tracing::error!(error = ?error, "the last flush failed");
+            }
         }
     }
 
@@ -110,6 +121,23 @@ impl Jobs {
     pub async fn flush(&self) -> Result<()> {
         self.blobs.flush().await?;
         self.identity.flush_last_used().await.map(drop)
+    }
+
+    /// Writes how often versions were downloaded.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn count(&self) -> Result<()> {
+        self.catalog.downloads().flush().await.map(drop)
+    }
+
+    /// Forgets what is older than it is kept: on which days downloads were made, and what happened.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn forget(&self) -> Result<()> {
+        self.catalog.downloads().prune().await?;
+        self.catalog.forget_events(&self.audit).await.map(drop)
     }
 
     /// Removes the least recently used cached blobs down to the limits.
@@ -190,7 +218,7 @@ impl Jobs {
                 };
                 match found {
                     Err(error) if error.kind() == Kind::NotFound => {
-                        self.hooks.delete(hook.target, hook.id).await?;
+                        self.hooks.delete(hook.target, hook.id, None).await?;
                         removed += 1;
                     }
                     found => found?,
@@ -306,7 +334,7 @@ mod tests {
             let (events, origin) = (vec!["package".to_owned()], String::new());
             let hook = Hook { id, target, author: ann, active: true, events, settings, origin, created_at: now, updated_at: now };
             let ping = Draft { hook: id, event: "ping", action: None, package: None, repository: None, payload: "{}".to_owned() };
-            hooks.create(&hook, ping).await.unwrap();
+            hooks.create(&hook, ping, None).await.unwrap();
         }
         let jobs = Jobs {
             blobs: engine.registry.blobs().clone(),
@@ -315,6 +343,7 @@ mod tests {
             hooks: hooks.clone(),
             restorable: Duration::ZERO,
             unfinished: Duration::ZERO,
+            audit: event::Config::default(),
         };
         assert_eq!(jobs.clear_webhooks().await.unwrap(), 0);
         identity.delete_repository(web).await.unwrap();

@@ -36,6 +36,16 @@ pub struct Change {
     pub package: Package,
     /// The versions it is about; none when it is about the package.
     pub versions: Vec<About>,
+    /// What exactly it does, in a few words for the audit log, where the deed leaves that open.
+    pub detail: Option<String>,
+}
+
+impl Change {
+    /// Says what exactly it does.
+    #[must_use]
+    pub fn saying(self, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
+    }
 }
 
 impl From<Change> for Batch {
@@ -148,7 +158,7 @@ pub fn publish(head: Option<&Head>, draft: &Draft, ids: New, now: Timestamp) -> 
         BLOB_REFERENCES.put(&mut batch, blob_key(&file.sha256, package.id, version, &file.name), &())?;
     }
     let versions = vec![About { part: draft.part, ..About::from(&record) }];
-    Ok(Change { batch, deed: Deed::Published, package, versions })
+    Ok(Change { batch, deed: Deed::Published, package, versions, detail: None })
 }
 
 fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
@@ -162,6 +172,7 @@ fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
         inherits: draft.repository.is_some(),
         repository_scoped: draft.repository_scoped && draft.repository.is_some(),
         roles: BTreeMap::from([(Principal::User(draft.publisher), Role::Admin)]),
+        workflows: BTreeMap::new(),
         tags: BTreeMap::new(),
         stars: BTreeMap::new(),
         versions: 0,
@@ -185,7 +196,7 @@ pub fn edit(head: &Head, deed: Deed, now: Timestamp, change: impl FnOnce(&mut Pa
     let mut package = head.package.clone();
     change(&mut package);
     let package = touch(&mut batch, package, now)?;
-    Ok(Change { batch, deed, package, versions: Vec::new() })
+    Ok(Change { batch, deed, package, versions: Vec::new(), detail: None })
 }
 
 /// Sets or removes the warnings of versions.
@@ -396,7 +407,7 @@ fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, S
         package.tags.entry(tag).or_insert(number);
     }
     let package = touch(&mut batch, package, now)?;
-    Ok(Change { batch, deed: Deed::Restored, package, versions: Vec::new() })
+    Ok(Change { batch, deed: Deed::Restored, package, versions: Vec::new(), detail: None })
 }
 
 fn remove(head: &Head, versions: &[Stored<Version>], now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Change> {

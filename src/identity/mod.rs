@@ -1,7 +1,7 @@
 //! Who there is: users, organisations, teams, repositories, tokens, reserved names.
 //!
 //! [`Identity`] holds the handles and does every change as one conditional batch
-//! on the state store. All relations are by numeric id; ids are never reused. Of a
+//! on the state store, together with the event that tells of it. All relations are by numeric id; ids are never reused. Of a
 //! token only the SHA-256 is kept.
 //!
 //! A request's caller is worked out by [`Identity::identify`] and remembered for a
@@ -28,6 +28,7 @@ mod accounts;
 mod caller;
 mod credentials;
 mod identify;
+mod journal;
 mod organisations;
 mod record;
 mod repositories;
@@ -40,7 +41,7 @@ mod token;
 mod tokens;
 
 pub use accounts::{AccountChange, NewUser};
-pub use caller::{Caller, Signed};
+pub use caller::{Caller, Signed, Workflow};
 pub use record::{Account, AccountKind, Membership, OrganisationRole, Repository, RepositoryRole, Team, Token};
 pub use reservations::{Reservation, Reservations};
 pub use sequence::Sequence;
@@ -79,6 +80,7 @@ pub struct Identity {
     config: Config,
     generation: AtomicU64,
     ids: Sequence,
+    event_ids: Sequence,
     callers: Callers,
     reservations: reservations::Remembered,
     /// Whose a login is, and in which generation that was read.
@@ -115,6 +117,7 @@ impl Identity {
             config,
             generation,
             ids: Sequence::new("identity"),
+            event_ids: Sequence::new("event"),
             callers,
             reservations: reservations::Remembered::default(),
             logins: quick_cache::sync::Cache::new(LOGINS_REMEMBERED),

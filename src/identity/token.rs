@@ -131,11 +131,13 @@ pub enum Scope {
     ReadRepoHook,
     /// Webhooks of organisations.
     AdminOrgHook,
+    /// Read who did what.
+    ReadAuditLog,
 }
 
 impl Scope {
     /// All scopes, in the order they are shown.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ReadPackages,
         Self::WritePackages,
         Self::DeletePackages,
@@ -147,6 +149,7 @@ impl Scope {
         Self::WriteRepoHook,
         Self::ReadRepoHook,
         Self::AdminOrgHook,
+        Self::ReadAuditLog,
     ];
 
     /// GitHub's name for it.
@@ -164,6 +167,7 @@ impl Scope {
             Self::WriteRepoHook => "write:repo_hook",
             Self::ReadRepoHook => "read:repo_hook",
             Self::AdminOrgHook => "admin:org_hook",
+            Self::ReadAuditLog => "read:audit_log",
         }
     }
 

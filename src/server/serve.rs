@@ -144,7 +144,7 @@ async fn rest_answer(
         Ok(caller) => note_caller(trace, caller),
         Err(_) => {}
     }
-    rest::serve(registry, &origin.url, caller, parts, path, body).await
+    rest::serve(registry, (&origin.url, origin.client), caller, parts, path, body).await
 }
 
 fn note_caller(trace: &Trace, caller: &Arc<Caller>) {
@@ -194,7 +194,8 @@ async fn ecosystem_answer(
         base: BaseUrl::new(&format!("{}{mount}", origin.url)),
         trace,
     };
-    ecosystem.serve(call).await
+    let actor = call.caller.actor(origin.client);
+    actor.acting(ecosystem.serve(call)).await
 }
 
 fn is_root_path(ecosystem: &dyn Ecosystem, path: &str) -> bool {

@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Subject};
-use crate::event::{self, Event};
+use crate::event::{self, AccountEvent, Event};
 use crate::identity::Sequence;
 use crate::package::HookId;
 use crate::store::table::{Key, Stored};
@@ -105,11 +105,12 @@ impl Hooks {
         self.0.ids.next(self.store()).await
     }
 
-    /// Makes a webhook and queues its first delivery, which tells the receiver of it.
+    /// Makes a webhook and queues its first delivery, which tells the receiver of it. `told` is for
+    /// the audit log, here and below.
     ///
     /// # Errors
     /// `Conflict` when the target has one that is alike, or too many.
-    pub async fn create(&self, hook: &Hook, ping: Draft) -> Result<()> {
+    pub async fn create(&self, hook: &Hook, ping: Draft, told: Option<&AccountEvent>) -> Result<()> {
         for _ in 0..TRIES {
             let (mut batch, mut ids, others) = self.of_target(hook.target).await?;
             if others.len() >= self.0.config.hooks_per_target {
@@ -121,7 +122,7 @@ impl Hooks {
             TARGETS.put(&mut batch, tables::target(hook.target), &ids)?;
             HOOKS.put(&mut batch, tables::hook(hook.id), hook)?;
             self.enqueue(&mut batch, ping.clone(), true).await?;
-            if self.commit(batch).await? {
+            if self.commit_told(batch, told).await? {
                 self.ring(hook.id, true);
                 return Ok(());
             }
@@ -158,7 +159,13 @@ impl Hooks {
     ///
     /// # Errors
     /// `NotFound`; `Conflict` when it would be like another one of its target.
-    pub async fn change<E>(&self, target: Target, id: HookId, mut edit: impl FnMut(&mut Hook) -> Result<(), E>) -> Result<Result<Hook, E>> {
+    pub async fn change<E>(
+        &self,
+        target: Target,
+        id: HookId,
+        told: Option<&AccountEvent>,
+        mut edit: impl FnMut(&mut Hook) -> Result<(), E>,
+    ) -> Result<Result<Hook, E>> {
         for _ in 0..TRIES {
             let (mut batch, _, others) = self.of_target(target).await?;
             let stored = self.stored(target, id).await?;
@@ -170,7 +177,7 @@ impl Hooks {
             hook.updated_at = self.0.clock.now();
             HOOKS.unchanged(&mut batch, tables::hook(id), &stored);
             HOOKS.put(&mut batch, tables::hook(id), &hook)?;
-            if self.commit(batch).await? {
+            if self.commit_told(batch, told).await? {
                 // What waits may go to a receiver that answers now.
                 self.ring(id, true);
                 return Ok(Ok(hook));
@@ -183,7 +190,7 @@ impl Hooks {
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn delete(&self, target: Target, id: HookId) -> Result<()> {
+    pub async fn delete(&self, target: Target, id: HookId, told: Option<&AccountEvent>) -> Result<()> {
         for _ in 0..TRIES {
             let (mut batch, mut ids, _) = self.of_target(target).await?;
             let stored = self.stored(target, id).await?;
@@ -196,7 +203,7 @@ impl Hooks {
             HOOKS.unchanged(&mut batch, tables::hook(id), &stored);
             HOOKS.delete(&mut batch, tables::hook(id));
             LAST.delete(&mut batch, tables::hook(id));
-            if self.commit(batch).await? {
+            if self.commit_told(batch, told).await? {
                 return self.forget(id).await;
             }
         }
@@ -278,6 +285,18 @@ impl Hooks {
 
     fn store(&self) -> &dyn Store {
         &*self.0.store
+    }
+
+    /// Applies a change together with the event that tells of it; `false` when a condition did not hold.
+    async fn commit_told(&self, mut batch: Batch, told: Option<&AccountEvent>) -> Result<bool> {
+        if let Some(event) = told {
+            event::record_account(&mut batch, event)?;
+        }
+        let committed = self.commit(batch).await?;
+        if committed {
+            told.into_iter().for_each(event::log_account);
+        }
+        Ok(committed)
     }
 
     async fn commit(&self, batch: Batch) -> Result<bool> {

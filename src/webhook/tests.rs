@@ -29,7 +29,7 @@ async fn make(hooks: &Hooks, url: &str) -> Result<Hook> {
         created_at: now,
         updated_at: now,
     };
-    hooks.create(&hook, draft(id, "ping")).await?;
+    hooks.create(&hook, draft(id, "ping"), None).await?;
     Ok(hook)
 }
 
@@ -115,7 +115,7 @@ async fn a_target_has_no_two_alike_and_no_more_than_its_limit() {
     assert_eq!(make(&hooks, "https://example.com/").await.unwrap_err().message(), "Hook already exists on this repository");
     let second = make(&hooks, "https://example.org/").await.unwrap();
     assert_eq!(make(&hooks, "https://example.net/").await.unwrap_err().message(), "A target cannot have more than 2 hooks");
-    let alike = hooks.change::<()>(WEB, second.id, |hook| {
+    let alike = hooks.change::<()>(WEB, second.id, None, |hook| {
         hook.settings.url.clone_from(&first.settings.url);
         Ok(())
     });
@@ -123,7 +123,7 @@ async fn a_target_has_no_two_alike_and_no_more_than_its_limit() {
     assert_eq!(hooks.of(WEB).await.unwrap(), [first.clone(), second]);
     let elsewhere = Target::Organisation(AccountId(1));
     assert_eq!(hooks.hook(elsewhere, first.id).await.unwrap_err().kind(), Kind::NotFound);
-    assert_eq!(hooks.delete(elsewhere, first.id).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(hooks.delete(elsewhere, first.id, None).await.unwrap_err().kind(), Kind::NotFound);
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn what_is_deleted_leaves_nothing() {
     drain(&hooks, hook).await;
     hooks.tell(&[], (0..5).map(|_| draft(hook, "package")).collect()).await.unwrap();
     let due = hooks.due(hook).await.unwrap().unwrap();
-    hooks.delete(WEB, hook).await.unwrap();
+    hooks.delete(WEB, hook, None).await.unwrap();
     // What was under way meanwhile is not noted any more, and what was queued meanwhile is cleared away.
     settle(&hooks, &due).await;
     hooks.tell(&[], vec![draft(hook, "package")]).await.unwrap();
@@ -195,6 +195,7 @@ async fn told_events_leave_the_outbox_with_what_is_queued_for_them() {
             owner: AccountId(1),
             repository: None,
             version: None,
+            detail: None,
         };
         event::record(&mut batch, &event).unwrap();
     }

@@ -180,7 +180,7 @@ impl Teller {
             None => None,
         };
         let name = shown_name(registry, &owner, ecosystem, package).await?;
-        let shown = Shown { package, ecosystem, name: &name, owner: &owner, repository: None };
+        let shown = Shown { package, ecosystem, name: &name, owner: &owner, repository: None, downloads: 0 };
         let story = Story { shown, action, version: version.as_ref(), author: author.as_ref(), sender: sender.as_ref() };
         let mut drafts = Vec::new();
         for hook in hooks {

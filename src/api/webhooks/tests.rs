@@ -60,7 +60,7 @@ impl World {
         let hook =
             Hook { id, target, author, active: true, events, settings, origin: "http://own".to_owned(), created_at: now, updated_at: now };
         let ping = Draft { hook: id, event: "ping", action: None, package: None, repository: None, payload: "{}".to_owned() };
-        hooks.create(&hook, ping).await.unwrap();
+        hooks.create(&hook, ping, None).await.unwrap();
         let due = hooks.due(id).await.unwrap().unwrap();
         hooks.take_back(&due).await.unwrap();
         id
@@ -251,7 +251,7 @@ async fn a_switched_off_webhook_is_sent_nothing() {
     let hook = w.of_acme(&["package"], usual()).await;
     w.publish("@acme/tool", "1.0.0", |_| ()).await;
     w.tell().await;
-    let off = w.hooks().change::<()>(w.acme(), hook, |hook| {
+    let off = w.hooks().change::<()>(w.acme(), hook, None, |hook| {
         hook.active = false;
         Ok(())
     });

@@ -183,6 +183,7 @@ mod tests {
             repository_scoped: false,
             inherits: false,
             roles: BTreeMap::new(),
+            workflows: BTreeMap::new(),
             tags: BTreeMap::new(),
             stars: BTreeMap::new(),
             versions: 1,

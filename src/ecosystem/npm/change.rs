@@ -252,16 +252,18 @@ async fn set_maintainers(
         return Err(Error::new(Kind::Unprocessable, Subject::Package).saying("a package keeps at least one owner"));
     }
     let accounts = accounts(registry, &head, people).await?;
+    let detail = format!("admins: {}", people.iter().map(|person| person.name.as_str()).collect::<Vec<_>>().join(", "));
     registry
         .edit(&grant, |head, now| {
             check_revision(head, revision)?;
-            change::edit(head, Deed::RolesChanged, now, |package| {
+            let change = change::edit(head, Deed::RolesChanged, now, |package| {
                 package.roles.retain(|principal, role| match principal {
                     Principal::User(id) => *role != Role::Admin || accounts.contains(id),
                     Principal::Team(_) => true,
                 });
                 package.roles.extend(accounts.iter().map(|id| (Principal::User(*id), Role::Admin)));
-            })
+            })?;
+            Ok(change.saying(detail.clone()))
         })
         .await
 }

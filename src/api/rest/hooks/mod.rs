@@ -16,6 +16,7 @@ use super::{Call, created, done, known, shown};
 use crate::access::{self, Action, RepositoryPolicy};
 use crate::api::rest::links::Links;
 use crate::error::{Error, Kind};
+use crate::event::{AccountDeed, AccountEvent, Actor, Particulars};
 use crate::http::{HeaderValue, Response, StatusCode, header, reply};
 use crate::identity::{Account, Caller, OrganisationRole, RepositoryRole, Scopes};
 use crate::name::RepositoryName;
@@ -68,7 +69,8 @@ pub(super) async fn create(call: Call<'_>) -> Outcome {
         updated_at: now,
     };
     settings::expect_events(&hook)?;
-    hooks.create(&hook, ping_draft(call.links, &place, &hook, &sender)).await.map_err(alike)?;
+    let told = told(&call, &place, hook.id, AccountDeed::HookCreated).await?;
+    hooks.create(&hook, ping_draft(call.links, &place, &hook, &sender), Some(&told)).await.map_err(alike)?;
     Ok(created(&view::hook(call.links, &place, &hook, None)))
 }
 
@@ -84,7 +86,8 @@ pub(super) async fn change(call: Call<'_>) -> Outcome {
     let config = settings::config(&fields)?;
     let active = fields.flag("active")?;
     let hooks = call.registry.hooks();
-    let changed = hooks.change(place.target(), hook.id, |hook| {
+    let told = told(&call, &place, hook.id, AccountDeed::HookChanged).await?;
+    let changed = hooks.change(place.target(), hook.id, Some(&told), |hook| {
         if let Some(config) = &config {
             // A config is replaced as a whole, but for the address: a hook always has one.
             let base = Settings::to(hook.settings.url.clone());
@@ -99,7 +102,8 @@ pub(super) async fn change(call: Call<'_>) -> Outcome {
 
 pub(super) async fn delete(call: Call<'_>) -> Outcome {
     let (place, hook) = find(&call).await?;
-    call.registry.hooks().delete(place.target(), hook.id).await?;
+    let told = told(&call, &place, hook.id, AccountDeed::HookDeleted).await?;
+    call.registry.hooks().delete(place.target(), hook.id, Some(&told)).await?;
     Ok(done())
 }
 
@@ -112,11 +116,25 @@ pub(super) async fn change_config(call: Call<'_>) -> Outcome {
     let (place, hook) = find(&call).await?;
     let fields = call.fields(RESOURCE)?;
     let hooks = call.registry.hooks();
-    let changed = hooks.change(place.target(), hook.id, |hook| {
+    let told = told(&call, &place, hook.id, AccountDeed::HookChanged).await?;
+    let changed = hooks.change(place.target(), hook.id, Some(&told), |hook| {
         let settings = settings::read(&fields, Some(&hook.settings), hook.settings.clone(), hooks.guard())?;
         answer_for(&call, hook, settings)
     });
     Ok(shown(&view::config(&changed.await.map_err(alike)??)))
+}
+
+/// What the audit log has of a change: a webhook sends what happens here elsewhere.
+async fn told(call: &Call<'_>, place: &Place, hook: HookId, deed: AccountDeed) -> Outcome<AccountEvent> {
+    let repository = place.repository.as_ref();
+    let about = Particulars {
+        repository: repository.map(|repository| repository.name.clone()),
+        repository_id: repository.map(|repository| repository.id),
+        hook: Some(hook),
+        ..Particulars::default()
+    };
+    let (id, at, actor) = (call.identity().next_event_id().await?, call.registry.clock().now(), Actor::current());
+    Ok(AccountEvent { id, at, deed, actor, owner: place.owner.id, login: place.owner.login.clone(), about })
 }
 
 /// Gives a webhook other settings. Whoever says where it sends to answers for what it is told from then on.
@@ -248,7 +266,7 @@ async fn place(call: &Call<'_>) -> Outcome<Place> {
         let owner = call.organisation().await?;
         let administers = match &**call.caller {
             Caller::System => true,
-            Caller::Anonymous => false,
+            Caller::Anonymous | Caller::Workflow(_) => false,
             Caller::Signed(signed) => signed.site_admin || signed.role_in(owner.id) == Some(OrganisationRole::Owner),
         };
         return if administers { Ok(Place { owner, repository: None }) } else { Err(Refusal::not_found()) };
