@@ -198,6 +198,40 @@ async fn a_form_holds_the_payload_and_old_events_are_told_on_request() {
     server.finish().await;
 }
 
+/// What the payload says where a file is, is where it is, in every ecosystem that is told of.
+#[tokio::test]
+async fn a_maven_deploy_is_told_with_its_files() {
+    let (server, token) = hosting().await;
+    let (ann, receiver) = (server.caller_with(&token), Receiver::start());
+    let web = json!({ "events": ["package"], "config": { "url": receiver.url(), "content_type": "json" } });
+    assert_eq!(ask(&ann, "POST /repos/acme/web/hooks", Some(&web)).await.status, 201);
+    let pom = "<project><modelVersion>4.0.0</modelVersion><groupId>com.acme</groupId><artifactId>lib</artifactId><version>1.0</version>\
+               <description>a library</description></project>";
+    let folder = "/maven/acme/web/com/acme/lib/1.0";
+    for (file, bytes) in [("lib-1.0.pom", pom), ("lib-1.0.jar", "PK\u{3}\u{4}")] {
+        let deployed = ann.ask("PUT", &format!("{folder}/{file}")).body(bytes).send().await;
+        assert!([200, 201].contains(&deployed.status), "{file}: {} {}", deployed.status, deployed.text());
+    }
+    // The ping, and one event for each file that came.
+    let told = receiver.told(3).await;
+    let last = &told[2].body;
+    let package = &last["package"];
+    assert_eq!(
+        (&package["package_type"], &package["name"], &package["description"]),
+        (&json!("maven"), &json!("com.acme.lib"), &json!("a library"))
+    );
+    assert_eq!((&last["repository"]["full_name"], &last["sender"]["login"]), (&json!("acme/web"), &json!("ann")));
+    assert_eq!(package["package_version"]["installation_command"], "mvn dependency:get -Dartifact=com.acme:lib:1.0");
+    let files = package["package_version"]["package_files"].as_array().expect("files");
+    assert_eq!(files.len(), 2);
+    for file in files {
+        let path = file["download_url"].as_str().and_then(|url| url.strip_prefix(&server.origin())).expect("an address of ours").to_owned();
+        let answer = ann.get(&path).send().await;
+        assert_eq!((answer.status, json!(answer.body.len())), (200, file["size"].clone()), "{path}");
+    }
+    server.finish().await;
+}
+
 #[tokio::test]
 async fn a_kill_between_commit_and_delivery_loses_nothing() {
     let (mut server, token) = hosting().await;

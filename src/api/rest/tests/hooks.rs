@@ -242,3 +242,18 @@ async fn whoever_says_where_it_goes_answers_for_it() {
     w.check("adm", &format!("PATCH {hook}/config"), r#"{"url":"https://example.org/elsewhere"}"#, 200).await;
     assert_eq!(author().await, w.accounts["adm"]);
 }
+
+#[tokio::test]
+async fn the_audit_log_tells_who_set_it_up() {
+    let w = world().await;
+    let made = w.check("adm", &format!("POST {WEB}"), r#"{"config":{"url":"https://example.org/"}}"#, 201).await;
+    let hook = format!("{WEB}/{}", made["id"]);
+    w.check("adm", &format!("PATCH {hook}/config"), r#"{"content_type":"json"}"#, 200).await;
+    w.check("adm", &format!("PATCH {hook}/config"), r#"{"content_type":"xml"}"#, 422).await;
+    w.check("own", &format!("DELETE {hook}"), "", 204).await;
+    let log = w.check("own", "GET /orgs/acme/audit-log", "", 200).await;
+    let told: Vec<_> = log.as_array().unwrap().iter().filter(|entry| entry["hook_id"] == made["id"]).collect();
+    let said: Vec<_> = told.iter().map(|entry| (entry["action"].as_str().unwrap(), entry["actor"].as_str().unwrap())).collect();
+    assert_eq!(said, [("hook.destroy", "own"), ("hook.config_changed", "adm"), ("hook.create", "adm")]);
+    assert_eq!((&told[0]["repo"], &told[0]["org"]), (&json!("acme/web"), &json!("acme")));
+}
