@@ -201,7 +201,8 @@ impl Jobs {
         Timestamp::from_millis(self.catalog.clock().now().as_millis().saturating_sub(window))
     }
 
-    /// Removes webhooks whose repository or organisation is gone, and what is left of removed ones; returns how many.
+    /// Removes webhooks whose repository or organisation is gone, what is left of removed ones, and deliveries
+    /// past their limits; returns how many webhooks went.
     ///
     /// # Errors
     /// When the store fails.
@@ -221,7 +222,10 @@ impl Jobs {
                         self.hooks.delete(hook.target, hook.id, None).await?;
                         removed += 1;
                     }
-                    found => found?,
+                    found => {
+                        found?;
+                        self.hooks.trim(hook.id).await?;
+                    }
                 }
             }
             match hooks.last() {

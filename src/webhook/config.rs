@@ -44,7 +44,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             hooks_per_target: 20,
-            payload_limit_bytes: 4 << 20,
+            payload_limit_bytes: 1 << 20,
             answer_seconds: 10,
             answer_limit_bytes: 64 << 10,
             at_once: 32,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::record::{Delivery, Draft, Exchange, Hook, Payload, Try};
 use super::tables::{self, EXCHANGES, HOOKS, LAST, LOG, PAYLOADS, QUEUE};
 use super::{Hooks, guid};
-use crate::error::{Error, Result, Subject};
+use crate::error::{Error, Kind, Result, Subject};
 use crate::event;
 use crate::observe::METRICS;
 use crate::package::{DeliveryId, HookId};
@@ -63,9 +63,10 @@ impl Hooks {
     /// Queues a delivery that somebody asks for.
     ///
     /// # Errors
-    /// When the store fails.
+    /// `TooMany` when the webhook's queue is full.
     pub async fn send_by_hand(&self, draft: Draft) -> Result<()> {
         let hook = draft.hook;
+        self.expect_room(hook).await?;
         let mut batch = Batch::new();
         self.enqueue(&mut batch, draft, true).await?;
         self.commit(batch).await?;
@@ -76,8 +77,9 @@ impl Hooks {
     /// Queues a delivery once more, with the same payload under the same GUID.
     ///
     /// # Errors
-    /// `NotFound` when its payload is gone.
+    /// `NotFound` when its payload is gone, `TooMany` when the webhook's queue is full.
     pub async fn redeliver(&self, earlier: &Delivery) -> Result<()> {
+        self.expect_room(earlier.hook).await?;
         let payload = self.payload(earlier).await?.ok_or_else(|| Error::not_found(Subject::Webhook))?;
         let delivery = Delivery {
             id: DeliveryId(self.next_id().await?),
@@ -169,6 +171,13 @@ impl Hooks {
             // Behind the last that this one can have.
             after = Some(tables::hook(hook).number(u64::MAX).number(u64::MAX).encode());
         }
+    }
+
+    async fn expect_room(&self, hook: HookId) -> Result<()> {
+        if self.waiting(hook).await? < self.config().queue_limit {
+            return Ok(());
+        }
+        Err(Error::new(Kind::TooMany, Subject::Webhook).saying("too many deliveries wait for this hook"))
     }
 
     /// How many deliveries wait for a webhook, counted up to its limit.

@@ -163,7 +163,10 @@ async fn the_log_is_bounded_and_what_waits_stays() {
     let states: Vec<_> = kept.iter().map(|delivery| (delivery.event.as_str(), delivery.waiting)).collect();
     assert_eq!(states, [("new", false), ("new", false), ("new", true), ("new", true), ("new", true), ("new", true), ("old", false)]);
     assert!(kept[0].last.as_ref().unwrap().status.contains("too many deliveries wait"));
-    // Those can be asked for by hand.
+    // Those can be asked for by hand, once there is room.
+    assert_eq!(hooks.redeliver(&kept[0]).await.unwrap_err().kind(), Kind::TooMany);
+    assert_eq!(hooks.send_by_hand(draft(hook, "ping")).await.unwrap_err().kind(), Kind::TooMany);
+    settle(&hooks, &hooks.due(hook).await.unwrap().unwrap()).await;
     hooks.redeliver(&kept[0]).await.unwrap();
     assert!(hooks.due(hook).await.unwrap().unwrap().delivery.redelivery);
 

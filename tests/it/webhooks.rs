@@ -1,6 +1,7 @@
 //! Webhooks from outside: set up over the API, told of by real publishes, received on loopback.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -532,6 +533,22 @@ async fn octokit_manages_receives_and_verifies() {
     assert_eq!((&said["redelivered"], &said["same"], &said["signed"]), (&json!(202), &json!(true), &json!(true)));
     assert_eq!((&said["deleted"], &said["gone"]), (&json!(204), &json!([404, null])));
     check(&ann, "GET /repos/acme/web/hooks", 200).await;
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn gh_sets_one_up() {
+    let (server, token) = hosting().await;
+    let receiver = Receiver::start();
+    let host = format!("127.0.0.1:{}", server.port());
+    let environment = [("GH_HOST", host.as_str()), ("GH_ENTERPRISE_TOKEN", token.text.as_str()), ("GH_NO_UPDATE_NOTIFIER", "1")];
+    let (hooks, url) = (format!("{}/api/v3/orgs/acme/hooks", server.origin()), format!("config[url]={}", receiver.url()));
+    let fields = ["-f", "name=web", "-F", "active=true", "-f", "events[]=package", "-f", &url, "-f", "config[content_type]=json"];
+    let arguments: Vec<&str> =
+        ["api", &hooks].into_iter().chain(fields).chain(["-f", "config[secret]=of gh", "--jq", ".config.secret"]).collect();
+    assert_eq!(run(Path::new("/usr/bin/gh"), &arguments, &environment).await.trim(), "********");
+    assert_eq!(receiver.told(1).await[0].event, "ping");
+    assert!(receiver.0.requests()[0].header("x-hub-signature-256").is_some());
     server.finish().await;
 }
 
