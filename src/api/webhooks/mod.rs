@@ -8,7 +8,7 @@
 //!
 //! A stop lets what is under way end; a kill loses nothing, see [`crate::webhook`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use super::rest::packages::shown_name;
 use super::rest::view::Shown;
 use crate::access::Grant;
 use crate::ecosystem;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::event::Event;
 use crate::observe::METRICS;
 use crate::package::{AccountId, HookId};
@@ -46,6 +46,9 @@ const CHUNK: usize = 100;
 
 /// How long to leave a store alone that failed.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// How long an event that cannot be told is tried before it is left out.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Stands for a target that is not known.
 const NOBODY: Target = Target::Organisation(AccountId(0));
@@ -85,10 +88,10 @@ impl Teller {
     }
 
     async fn tell_all(&self, mut stop: watch::Receiver<bool>) {
-        let mut quiet = Quiet::default();
+        let mut aside = Aside::default();
         loop {
             let turn = async {
-                match self.tell(&mut quiet).await {
+                match self.tell(&mut aside).await {
                     Ok(true) => {}
                     Ok(false) => self.hooks.announced().await,
                     Err(error) => {
@@ -105,33 +108,40 @@ impl Teller {
     }
 
     /// Takes events out of the outbox and queues what is to be sent; says whether there may be more.
-    async fn tell(&self, quiet: &mut Quiet) -> Result<bool> {
-        let limit = CHUNK + quiet.ids.len();
+    async fn tell(&self, aside: &mut Aside) -> Result<bool> {
+        let limit = CHUNK + aside.quiet.len() + aside.failing.len();
         let ids = self.hooks.untold(limit).await?;
         let moment = (self.moment)();
-        let fresh: Vec<u64> = ids.iter().copied().filter(|id| !quiet.ids.contains(id)).collect();
+        let fresh: Vec<u64> = ids.iter().copied().filter(|id| !aside.quiet.contains(id)).collect();
         for id in fresh {
-            let drafts = match self.hooks.event(id).await? {
-                None => Vec::new(),
-                Some(event) => match self.drafts(&moment, &event).await {
-                    Ok(drafts) => drafts,
-                    Err(error) if error.kind() == Kind::Unavailable => return Err(error),
-                    // Waiting would not mend it, and would keep all that follows waiting too.
-                    Err(error) => {
-                        tracing::error!(event = id, error = ?error, "an event cannot be told and is left out");
-                        Vec::new()
-                    }
-                },
+            let drafts = match self.about(&moment, id).await {
+                Ok(drafts) => drafts,
+                // What follows is not kept waiting for it.
+                Err(error) if aside.failed(id) => {
+                    tracing::warn!(event = id, error = ?error, "an event cannot be told now");
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(event = id, error = ?error, "an event cannot be told and is left out");
+                    Vec::new()
+                }
             };
-            quiet.add(id);
+            aside.add(id);
             if !drafts.is_empty() {
-                self.hooks.tell(&quiet.take(), drafts).await?;
+                self.hooks.tell(&aside.take(), drafts).await?;
             }
         }
-        if quiet.is_due() {
-            self.hooks.tell(&quiet.take(), Vec::new()).await?;
+        if aside.is_due() {
+            self.hooks.tell(&aside.take(), Vec::new()).await?;
         }
         Ok(ids.len() == limit)
+    }
+
+    async fn about(&self, moment: &Moment, id: u64) -> Result<Vec<Draft>> {
+        match self.hooks.event(id).await? {
+            Some(event) => self.drafts(moment, &event).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// What is to be sent about an event.
@@ -193,6 +203,7 @@ impl Teller {
             let links = Links::new(moment.public_url.as_deref().unwrap_or(&hook.origin));
             for name in payload::EVENTS.into_iter().filter(|name| hook.wants(name)) {
                 let Some(payload) = story.payload(&links, name, seen, self.hooks.config().payload_limit_bytes) else {
+                    METRICS.told(name, "not sent");
                     tracing::warn!(target: "packhouse::webhook", hook = hook.id.0, event = event.id, "a payload is too large and is not sent");
                     continue;
                 };
@@ -287,27 +298,36 @@ impl Teller {
     }
 }
 
-/// Events that nobody is told of. They leave the outbox with the next one that somebody is, or when
-/// they are many or old: a server without webhooks must not write twice for each publish.
+/// Events that are still in the outbox and need no looking at.
 #[derive(Default)]
-struct Quiet {
-    ids: BTreeSet<u64>,
+struct Aside {
+    /// Events that nobody is told of. They leave the outbox with the next one that somebody is, or when
+    /// they are many or old: a server without webhooks must not write twice for each publish.
+    quiet: BTreeSet<u64>,
     since: Option<Instant>,
+    /// Events that could not be told, and since when.
+    failing: HashMap<u64, Instant>,
 }
 
-impl Quiet {
+impl Aside {
     fn add(&mut self, id: u64) {
+        self.failing.remove(&id);
         self.since.get_or_insert_with(Instant::now);
-        self.ids.insert(id);
+        self.quiet.insert(id);
     }
 
     fn is_due(&self) -> bool {
-        self.ids.len() >= CHUNK || self.since.is_some_and(|since| since.elapsed() >= PAUSE)
+        self.quiet.len() >= CHUNK || self.since.is_some_and(|since| since.elapsed() >= PAUSE)
     }
 
     fn take(&mut self) -> Vec<u64> {
         self.since = None;
-        std::mem::take(&mut self.ids).into_iter().collect()
+        std::mem::take(&mut self.quiet).into_iter().collect()
+    }
+
+    /// Notes that an event could not be told; says whether to try it again.
+    fn failed(&mut self, id: u64) -> bool {
+        self.failing.entry(id).or_insert_with(Instant::now).elapsed() < PATIENCE
     }
 }
 

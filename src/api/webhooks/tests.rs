@@ -88,9 +88,9 @@ impl World {
 
     /// Tells what there is to tell.
     async fn tell(&self) {
-        let mut quiet = Quiet::default();
-        while self.teller.tell(&mut quiet).await.unwrap() {}
-        self.hooks().tell(&quiet.take(), Vec::new()).await.unwrap();
+        let mut aside = Aside::default();
+        while self.teller.tell(&mut aside).await.unwrap() {}
+        self.hooks().tell(&aside.take(), Vec::new()).await.unwrap();
     }
 
     /// Tells what there is to tell and takes what waits for a webhook off its queue, as event and payload.
@@ -305,20 +305,44 @@ async fn a_payload_past_the_limit_loses_what_only_its_ecosystem_has() {
 #[tokio::test(start_paused = true)]
 async fn what_nobody_is_told_of_leaves_the_outbox_in_bulk() {
     let w = World::new().await;
-    let mut quiet = Quiet::default();
+    let mut aside = Aside::default();
     w.publish("@acme/tool", "1.0.0", |_| ()).await;
     w.publish("@acme/tool", "1.1.0", |_| ()).await;
-    assert!(!w.teller.tell(&mut quiet).await.unwrap());
-    assert_eq!((w.hooks().untold(9).await.unwrap().len(), quiet.ids.len()), (2, 2));
+    assert!(!w.teller.tell(&mut aside).await.unwrap());
+    assert_eq!((w.hooks().untold(9).await.unwrap().len(), aside.quiet.len()), (2, 2));
     tokio::time::advance(PAUSE).await;
     w.publish("@acme/tool", "1.2.0", |_| ()).await;
-    assert!(!w.teller.tell(&mut quiet).await.unwrap());
-    assert_eq!((w.hooks().untold(9).await.unwrap(), quiet.ids.len()), (Vec::new(), 0));
+    assert!(!w.teller.tell(&mut aside).await.unwrap());
+    assert_eq!((w.hooks().untold(9).await.unwrap(), aside.quiet.len()), (Vec::new(), 0));
     // Or with the next one that somebody is told of.
     w.publish("@acme/tool", "1.3.0", |_| ()).await;
-    w.teller.tell(&mut quiet).await.unwrap();
+    w.teller.tell(&mut aside).await.unwrap();
     let hook = w.of_acme(&["package"], usual()).await;
     w.publish("@acme/tool", "1.4.0", |_| ()).await;
-    w.teller.tell(&mut quiet).await.unwrap();
+    w.teller.tell(&mut aside).await.unwrap();
     assert_eq!((w.hooks().untold(9).await.unwrap(), w.heard(hook).await.len()), (Vec::new(), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_cannot_be_told_keeps_no_other_waiting() {
+    let w = World::new().await;
+    let hook = w.of_acme(&["package"], usual()).await;
+    let id = w.publish("@acme/tool", "1.0.0", |_| ()).await;
+    // Its package's record is damaged.
+    let catalog = w.engine.registry.catalog();
+    let package = catalog.package(id).await.unwrap().unwrap();
+    let mut batch = crate::store::Batch::new();
+    let key = crate::store::table::Key::new().number(id.0).encode();
+    batch.changes.push(crate::store::Change::Put(crate::store::TableId("catalog.package"), key, "nonsense".into()));
+    catalog.commit(&package, batch).await.unwrap();
+    w.publish("@acme/other", "1.0.0", |_| ()).await;
+    let mut aside = Aside::default();
+    assert!(!w.teller.tell(&mut aside).await.unwrap());
+    assert_eq!(w.hooks().due(hook).await.unwrap().unwrap().delivery.event, "package");
+    assert_eq!((w.hooks().untold(9).await.unwrap().len(), aside.failing.len()), (1, 1));
+    tokio::time::advance(PATIENCE).await;
+    w.teller.tell(&mut aside).await.unwrap();
+    tokio::time::advance(PAUSE).await;
+    w.teller.tell(&mut aside).await.unwrap();
+    assert_eq!((w.hooks().untold(9).await.unwrap(), aside.failing.len()), (Vec::new(), 0));
 }
