@@ -3,7 +3,7 @@
 //!
 //! Two loops, each woken when there is something to do and otherwise asleep. The
 //! first takes events out of the outbox and queues, in one batch, a delivery for each
-//! webhook that is to be told. The second sends what waits, by [`lanes`]. Right
+//! webhook that is to be told. The second sends what waits, in lanes. Right
 //! before it sends it asks once more whether the webhook may still hear of it.
 //!
 //! A stop lets what is under way end; a kill loses nothing, see [`crate::webhook`].
