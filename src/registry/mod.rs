@@ -23,6 +23,7 @@ use crate::name::{OwnerName, PackageKey, PackageName};
 use crate::observe::Trace;
 use crate::package::Visibility;
 use crate::upstream::{Fetcher, Upstream, Verdict};
+use crate::webhook::Hooks;
 
 pub mod arrival;
 pub mod artifact;
@@ -102,6 +103,7 @@ pub struct Registry {
     fetcher: Fetcher,
     /// Upstreams of each ecosystem, in order.
     upstreams: HashMap<String, Vec<Arc<Upstream>>>,
+    hooks: Hooks,
     clock: Clock,
     rendered: moka::future::Cache<PackageKey, Arc<document::Kept>>,
     parsed: moka::future::Cache<PackageKey, Parsed>,
@@ -138,6 +140,8 @@ pub struct Parts {
     pub fetcher: Fetcher,
     /// Upstreams of each ecosystem, in order.
     pub upstreams: HashMap<String, Vec<Arc<Upstream>>>,
+    /// Who is told of events.
+    pub hooks: Hooks,
     /// The present time.
     pub clock: Clock,
 }
@@ -205,7 +209,7 @@ impl Registry {
     /// Assembles the engine.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, access, catalog, identity, blobs, fetcher, upstreams, clock } = parts;
+        let Parts { config, access, catalog, identity, blobs, fetcher, upstreams, hooks, clock } = parts;
         let rendered = moka::future::Cache::builder()
             .max_capacity(config.rendered_cache_bytes)
             .weigher(|_, kept: &Arc<document::Kept>| kept.weight())
@@ -232,6 +236,7 @@ impl Registry {
             blobs,
             fetcher,
             upstreams,
+            hooks,
             clock,
             rendered,
             parsed,
@@ -265,6 +270,12 @@ impl Registry {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Who is told of events.
+    #[must_use]
+    pub fn hooks(&self) -> &Hooks {
+        &self.hooks
     }
 
     /// Stored bytes.

@@ -268,6 +268,7 @@ impl Registry {
         let applied = self.catalog.commit(&package, batch).await?;
         if applied == Applied::Yes {
             events.iter().for_each(log);
+            self.hooks.announce();
         }
         Ok(applied)
     }

@@ -28,3 +28,4 @@ mod rest_clients;
 mod rubygems_wire;
 mod tls;
 mod upkeep;
+mod webhooks;

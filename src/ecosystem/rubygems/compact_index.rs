@@ -24,13 +24,13 @@ const OPENING: &str = "---\n";
 
 /// An info file.
 #[derive(Clone, Debug)]
-pub struct Info {
+pub struct InfoFile {
     name: PackageName,
     text: Bytes,
     lines: Vec<Range<usize>>,
 }
 
-impl Info {
+impl InfoFile {
     fn new(name: &PackageName, text: Bytes) -> Result<Self> {
         let body = std::str::from_utf8(&text).map_err(|_| unreadable())?;
         let start = body.find(OPENING).filter(|at| *at == 0 || body[..*at].ends_with('\n')).ok_or_else(unreadable)? + OPENING.len();
@@ -94,7 +94,7 @@ fn checksum(line: &str) -> Option<Digest> {
     Digest::from_hex(Algorithm::Sha256, hex.trim()).ok()
 }
 
-impl Document for Info {
+impl Document for InfoFile {
     type Part = ();
     type Form = ();
 
@@ -153,7 +153,7 @@ impl Document for Info {
     }
 }
 
-impl Roll for Info {
+impl Roll for InfoFile {
     fn ask_roll() -> Ask {
         Ask { path: "versions".to_owned(), accept: "text/plain, */*", grows: true }
     }
@@ -194,7 +194,7 @@ impl Roll for Info {
 #[must_use]
 pub fn names(versions: &str) -> String {
     let mut left: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
-    for line in versions[Info::body_start(versions).unwrap_or(versions.len())..].lines() {
+    for line in versions[InfoFile::body_start(versions).unwrap_or(versions.len())..].lines() {
         let mut parts = line.split(' ');
         let (Some(name), Some(changes)) = (parts.next(), parts.next()) else { continue };
         let live = left.entry(name).or_default();
@@ -257,8 +257,8 @@ mod tests {
         PackageName::new("tool").unwrap()
     }
 
-    fn info(text: &'static str) -> Info {
-        Info::parse(&name(), &(), Bytes::from_static(text.as_bytes())).unwrap()
+    fn info(text: &'static str) -> InfoFile {
+        InfoFile::parse(&name(), &(), Bytes::from_static(text.as_bytes())).unwrap()
     }
 
     #[test]
@@ -302,8 +302,8 @@ mod tests {
         assert_eq!(merged.text, "---\n0.9 |x\n1.0 |checksum:own\n");
         merged.keep(&|facts| facts.version == "1.0");
         assert_eq!(merged.text, "---\n1.0 |checksum:own\n");
-        assert!(Info::parse(&name(), &(), Bytes::from_static(b"<html>")).is_err());
-        assert!(Info::parse(&name(), &(), Bytes::from_static(b"---\n\xff\n")).is_err());
+        assert!(InfoFile::parse(&name(), &(), Bytes::from_static(b"<html>")).is_err());
+        assert!(InfoFile::parse(&name(), &(), Bytes::from_static(b"---\n\xff\n")).is_err());
     }
 
     #[test]
@@ -314,8 +314,8 @@ mod tests {
         assert_eq!(line, format!("tool -0.9,2.0-java {digest}\n"));
         assert_eq!(digest.len(), 32);
         assert_eq!(info.tell(&["1.0".into(), "2.0-java".into()]), None);
-        assert!(Info::gone(&name()).tell(&["1.0".into()]).unwrap().starts_with("tool -1.0 "));
-        assert_eq!(Info::body_start("created_at: x\n---\na 1 y\n"), Some(18));
-        assert_eq!(Info::body_start("<html>"), None);
+        assert!(InfoFile::gone(&name()).tell(&["1.0".into()]).unwrap().starts_with("tool -1.0 "));
+        assert_eq!(InfoFile::body_start("created_at: x\n---\na 1 y\n"), Some(18));
+        assert_eq!(InfoFile::body_start("<html>"), None);
     }
 }

@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 
-use super::{Description, Ecosystem, Info as EcosystemInfo, Snippet};
+use super::{Description, Ecosystem, Info, Snippet};
 use crate::access::{Action, Grant};
 use crate::catalog::View;
 use crate::digest::{Algorithm, Digest, Digests, Hasher};
@@ -34,14 +34,14 @@ pub mod search;
 pub mod version;
 pub mod yaml;
 
-use compact_index::Info;
+use compact_index::InfoFile;
 use gemspec::Spec;
 use route::Route;
 
 /// The ecosystem.
 pub struct RubyGems;
 
-static INFO: EcosystemInfo = EcosystemInfo { name: "rubygems", mount: "rubygems", root_paths: &[], package_types: &["rubygems"] };
+static INFO: Info = Info { name: "rubygems", mount: "rubygems", root_paths: &[], package_types: &["rubygems"] };
 
 /// Most gems that the dependency API is asked for at once.
 const DEPENDENCIES: usize = 200;
@@ -50,7 +50,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 impl Ecosystem for RubyGems {
-    fn info(&self) -> &'static EcosystemInfo {
+    fn info(&self) -> &'static Info {
         &INFO
     }
 
@@ -146,14 +146,14 @@ async fn locate<'a>(call: &Call<'_>, segments: &'a [String]) -> Result<(Tree, &'
 }
 
 async fn versions(call: &Call<'_>, tree: &Tree) -> Result<Response> {
-    let (rolled, verdict) = call.registry.roll::<Info>(tree.view, INFO.name, &call.caller).await?;
+    let (rolled, verdict) = call.registry.roll::<InfoFile>(tree.view, INFO.name, &call.caller).await?;
     call.note_verdict(verdict);
     Ok(index(call, rolled.bytes.clone(), &rolled.digests, verdict, list_lifetime(call)))
 }
 
 /// Every name of the list that has a version left.
 async fn names(call: &Call<'_>, tree: &Tree) -> Result<Response> {
-    let (rolled, verdict) = call.registry.roll::<Info>(tree.view, INFO.name, &call.caller).await?;
+    let (rolled, verdict) = call.registry.roll::<InfoFile>(tree.view, INFO.name, &call.caller).await?;
     let text = compact_index::names(std::str::from_utf8(&rolled.bytes).unwrap_or_default());
     let digests = digests(text.as_bytes());
     Ok(index(call, text.into(), &digests, verdict, list_lifetime(call)))
@@ -169,7 +169,7 @@ fn list_lifetime(call: &Call<'_>) -> HeaderValue {
 
 async fn info(call: &Call<'_>, tree: &Tree, name: &PackageName) -> Result<Response> {
     let (plan, grant) = read_grant(call, tree, name).await?;
-    let rendered = call.registry.document::<Info>(Topic::whole(&grant, &plan), (), &call.base, Coding::Identity).await?;
+    let rendered = call.registry.document::<InfoFile>(Topic::whole(&grant, &plan), (), &call.base, Coding::Identity).await?;
     call.note_verdict(rendered.verdict);
     let digests = digests(&rendered.bytes);
     Ok(index(call, rendered.bytes, &digests, rendered.verdict, call.lifetime(&plan, Keeping::Revalidated)))
@@ -212,7 +212,7 @@ async fn file(call: &Call<'_>, tree: &Tree, full: &str, part: Part) -> Result<Re
         let found = async {
             let (plan, grant) = read_grant(call, tree, &name).await?;
             let artifact = match part {
-                Part::Gem => call.registry.artifact::<Info>(&grant, &plan, &file).await?,
+                Part::Gem => call.registry.artifact::<InfoFile>(&grant, &plan, &file).await?,
                 Part::Quick => quick(call, &plan, &grant, full, &file).await?,
             };
             call.note_verdict(artifact.verdict);
@@ -230,7 +230,7 @@ async fn quick(call: &Call<'_>, plan: &Plan, grant: &Grant, full: &str, file: &s
     let number = full.get(grant.name().as_str().len() + 1..).unwrap_or_default();
     if !plan.upstreams().is_empty() {
         // Only what the index lists is asked for: the name may end elsewhere.
-        let (info, _) = call.registry.parsed::<Info>(Topic::whole(grant, plan), Need::Usual).await?;
+        let (info, _) = call.registry.parsed::<InfoFile>(Topic::whole(grant, plan), Need::Usual).await?;
         if !info.numbers().any(|listed| listed == number) {
             return Err(Error::not_found(Subject::File));
         }
@@ -251,7 +251,7 @@ async fn dependencies(call: &Call<'_>, tree: &Tree) -> Result<Response> {
         let Ok(name) = route::gem(name) else { continue };
         let found = async {
             let (plan, grant) = read_grant(call, tree, &name).await?;
-            call.registry.parsed::<Info>(Topic::whole(&grant, &plan), Need::Usual).await
+            call.registry.parsed::<InfoFile>(Topic::whole(&grant, &plan), Need::Usual).await
         };
         match found.await {
             Ok((info, _)) => needs.extend(info.needs()),

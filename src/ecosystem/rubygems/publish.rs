@@ -3,7 +3,7 @@
 use serde_json::value::to_raw_value;
 
 use super::gemspec::Spec;
-use super::{INFO, Tree, archive, compact_index::Info, marshal, route};
+use super::{INFO, Tree, archive, compact_index::InfoFile, marshal, route};
 use crate::blob::{Purpose, Staged};
 use crate::catalog::Draft;
 use crate::digest::Digest;
@@ -31,7 +31,7 @@ pub(super) async fn push(call: Call<'_>, tree: &Tree) -> Result<Response> {
     let spec = inspect(registry, &staged).await?;
     let name = PackageName::new(&spec.name).map_err(|rule| Error::invalid(Subject::Package, rule.0))?;
     let place = tree.owner.as_ref().map_or(Place::Root(None), Place::Owner);
-    let publishing = registry.grant_publish::<Info>(INFO.name, &caller, &name, place).await?;
+    let publishing = registry.grant_publish::<InfoFile>(INFO.name, &caller, &name, place).await?;
     trace.note(|notes| notes.package = Some(name.clone()));
     check_collisions(registry, tree, &spec, &name).await?;
     let sha256 = staged.digests().sha256;
