@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn reads_the_metadata_of_a_sound_gem() {
         let metadata = gzip(b"name: a\nversion: 1.0\n");
-        let sound = gem(&[(METADATA, metadata.clone()), (DATA, b"any".to_vec()), (CHECKSUMS, checksums(&metadata)), ("metadata.gz.sig", vec![1])]);
+        let sound =
+            gem(&[(METADATA, metadata.clone()), (DATA, b"any".to_vec()), (CHECKSUMS, checksums(&metadata)), ("metadata.gz.sig", vec![1])]);
         assert_eq!(inspect(&sound[..], 1000).unwrap().full_name(), "a-1.0");
         assert_eq!(inspect(&gem(&[(METADATA, metadata), (DATA, Vec::new())])[..], 1000).unwrap().name, "a");
     }

@@ -306,8 +306,14 @@ test_files: []
     #[test]
     fn reads_what_indexes_show() {
         let spec = Spec::parse(YAML.as_bytes()).unwrap();
-        assert_eq!((spec.name.as_str(), spec.number().as_str(), spec.full_name().as_str()), ("Tool", "1.2.0-x86_64-linux", "Tool-1.2.0-x86_64-linux"));
-        assert_eq!((spec.authors.len(), spec.email.as_slice(), spec.licenses.as_slice()), (2, &["ann@acme.example".to_owned()][..], &["MIT".to_owned()][..]));
+        assert_eq!(
+            (spec.name.as_str(), spec.number().as_str(), spec.full_name().as_str()),
+            ("Tool", "1.2.0-x86_64-linux", "Tool-1.2.0-x86_64-linux")
+        );
+        assert_eq!(
+            (spec.authors.len(), spec.email.as_slice(), spec.licenses.as_slice()),
+            (2, &["ann@acme.example".to_owned()][..], &["MIT".to_owned()][..])
+        );
         assert_eq!(spec.dependencies.len(), 2);
         assert!(spec.dependencies[0].runtime && !spec.dependencies[1].runtime);
         assert_eq!(spec.dependencies[0].requirements[1], Requirement("!=".into(), "13.0.1".into()));
@@ -318,7 +324,8 @@ test_files: []
 
     #[test]
     fn reads_old_and_sparse_ones() {
-        let spec = Spec::parse(b"name: a\nversion: 1\nplatform: !ruby/object:Gem::Platform\n  cpu: x86\n  os: mswin32\n  version: '60'\n").unwrap();
+        let spec = Spec::parse(b"name: a\nversion: 1\nplatform: !ruby/object:Gem::Platform\n  cpu: x86\n  os: mswin32\n  version: '60'\n")
+            .unwrap();
         assert_eq!((spec.number().as_str(), is_any(&spec.required_ruby)), ("1-x86-mswin32-60", true));
         assert_eq!(Spec::parse(b"name: a\nversion: 1\nplatform: \nsummary: caf\xe9").unwrap().platform, RUBY);
     }
@@ -326,9 +333,19 @@ test_files: []
     #[test]
     fn refuses_what_cannot_be() {
         for wrong in [
-            "name: a", "version: 1", "name: ''\nversion: 1", "name: a/b\nversion: 1", "name: a\nversion: x", "name: a\nversion: 1-java",
-            "name: '1'\nversion: 1", "name: a.gem\nversion: 1", "name: -a\nversion: 1", "name: a\nversion: 1\nplatform: a b", "- a",
-            "name: a\nversion: 1\ndependencies:\n- name: x y\n", "name: a\nversion: 1\nrequired_ruby_version:\n  requirements:\n  - [x, y]\n",
+            "name: a",
+            "version: 1",
+            "name: ''\nversion: 1",
+            "name: a/b\nversion: 1",
+            "name: a\nversion: x",
+            "name: a\nversion: 1-java",
+            "name: '1'\nversion: 1",
+            "name: a.gem\nversion: 1",
+            "name: -a\nversion: 1",
+            "name: a\nversion: 1\nplatform: a b",
+            "- a",
+            "name: a\nversion: 1\ndependencies:\n- name: x y\n",
+            "name: a\nversion: 1\nrequired_ruby_version:\n  requirements:\n  - [x, y]\n",
             "name: a\nversion: 1\nrequired_ruby_version:\n  requirements:\n  - ['>=', '1,2']\n",
         ] {
             assert_eq!(Spec::parse(wrong.as_bytes()).map_err(|error| error.kind()), Err(Kind::Unprocessable), "{wrong}");

@@ -85,7 +85,23 @@ mod tests {
 
     #[test]
     fn versions_stand_in_their_order() {
-        let ascending = ["0.a", "0", "0.0.1", "1.0.a", "1.0.a.2", "1.0.b1", "1.0.b2", "1.0.b10", "1.0.rc", "1", "1.0.1", "1.9", "1.10", "2", "99999999999999999999"];
+        let ascending = [
+            "0.a",
+            "0",
+            "0.0.1",
+            "1.0.a",
+            "1.0.a.2",
+            "1.0.b1",
+            "1.0.b2",
+            "1.0.b10",
+            "1.0.rc",
+            "1",
+            "1.0.1",
+            "1.9",
+            "1.10",
+            "2",
+            "99999999999999999999",
+        ];
         for pair in ascending.windows(2) {
             assert_eq!(compare(pair[0], pair[1]), Ordering::Less, "{pair:?}");
             assert_eq!(compare(pair[1], pair[0]), Ordering::Greater, "{pair:?}");

@@ -213,8 +213,15 @@ mod tests {
         });
         let deep = "[".repeat(100);
         for wrong in [
-            "--- !ruby/object:Kernel\na: b", "--- !ruby/regexp /x/", "a: !ruby/object:Gem::Installer\n  x: y", "--- !ruby/hash:Evil\na: b",
-            "", "a: [", "a: *nowhere", &bomb, &deep,
+            "--- !ruby/object:Kernel\na: b",
+            "--- !ruby/regexp /x/",
+            "a: !ruby/object:Gem::Installer\n  x: y",
+            "--- !ruby/hash:Evil\na: b",
+            "",
+            "a: [",
+            "a: *nowhere",
+            &bomb,
+            &deep,
         ] {
             assert_eq!(Node::parse(wrong).map_err(|error| error.kind()), Err(Kind::Unprocessable), "{wrong:.60}");
         }

@@ -16,6 +16,7 @@ use crate::registry::{Settings, fixture};
 mod audit;
 mod downloads;
 mod matrix;
+mod moves;
 mod packages;
 mod people;
 
