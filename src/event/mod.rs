@@ -79,6 +79,8 @@ pub enum Deed {
     RolesChanged,
     /// A star was set or removed.
     Starred,
+    /// The package went to another owner.
+    Moved,
 }
 
 impl Deed {
@@ -96,6 +98,7 @@ impl Deed {
             Self::Linked => "linked",
             Self::RolesChanged => "roles_changed",
             Self::Starred => "starred",
+            Self::Moved => "moved",
         }
     }
 }
@@ -117,8 +120,11 @@ pub struct Event {
     pub package: PackageId,
     /// Its name then.
     pub name: PackageName,
-    /// Its owner then.
+    /// Its owner then; of a package that went to another owner the new one.
     pub owner: AccountId,
+    /// Whose it was before, if it went to another owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_owner: Option<AccountId>,
     /// The repository it was linked to then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<RepositoryId>,
@@ -212,7 +218,9 @@ pub enum Whose {
 /// When it cannot be encoded.
 pub fn record(batch: &mut Batch, event: &Event) -> Result<()> {
     LOG.put(batch, Key::new().number(event.id), event)?;
-    OF_OWNER.put(batch, Key::new().number(event.owner.0).number(event.id), &())?;
+    for owner in [Some(event.owner), event.former_owner].into_iter().flatten() {
+        OF_OWNER.put(batch, Key::new().number(owner.0).number(event.id), &())?;
+    }
     OF_PACKAGE.put(batch, Key::new().number(event.package.0).number(event.id), &())?;
     OUTBOX.put(batch, Key::new().number(event.id), &())
 }
@@ -316,7 +324,9 @@ pub async fn prune(store: &dyn Store, config: &Config, now: Timestamp) -> Result
             let key = || Key::new().number(event.id);
             if old(event.at) && OUTBOX.get(store, key()).await?.is_none() {
                 LOG.delete(&mut batch, key());
-                OF_OWNER.delete(&mut batch, Key::new().number(event.owner.0).number(event.id));
+                for owner in [Some(event.owner), event.former_owner].into_iter().flatten() {
+                    OF_OWNER.delete(&mut batch, Key::new().number(owner.0).number(event.id));
+                }
                 OF_PACKAGE.delete(&mut batch, Key::new().number(event.package.0).number(event.id));
                 removed += 1;
             }
@@ -357,6 +367,7 @@ mod tests {
             package: PackageId(package),
             name: PackageName::new("apple").unwrap(),
             owner: AccountId(owner),
+            former_owner: None,
             repository: None,
             version: Some(About { id: VersionId(9), number: "1.0".to_owned(), part: false }),
             detail: None,

@@ -35,6 +35,7 @@ pub mod removal;
 pub mod roll;
 pub mod settings;
 pub mod source;
+pub mod transfer;
 
 pub use artifact::{Artifact, Content, Location};
 pub use document::{Rendered, Topic};
@@ -334,7 +335,7 @@ impl Registry {
         let reservations = self.identity.reservations().await?;
         let merges = reservations.find(ecosystem, name).map(|reservation| reservation.merge);
         // A hosted name is not asked for upstream in the view of an owner who does not have it either.
-        let elsewhere = head.is_none() && view != View::Root && self.catalog.head(ecosystem, name).await?.is_some();
+        let elsewhere = head.is_none() && view != View::Root && self.is_known(view, ecosystem, name).await?;
         let upstreams = if elsewhere { &[] } else { self.upstreams(ecosystem) };
         let plan = Plan::new(head, merges, upstreams, name);
         // What the caller would hear of a name that nobody hosts. Where that is not
@@ -365,6 +366,11 @@ impl Registry {
             }
         };
         Ok((plan, grant))
+    }
+
+    /// Whether a name that an owner's view does not have was hosted in it once, or is in the root view.
+    async fn is_known(&self, view: View, ecosystem: &'static str, name: &PackageName) -> Result<bool> {
+        Ok(self.catalog.head(ecosystem, name).await?.is_some() || self.catalog.moved_away(view, ecosystem, name).await?)
     }
 
     /// Takes as long, and fails in the same way, as looking for a name that no upstream has.

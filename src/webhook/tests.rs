@@ -196,6 +196,7 @@ async fn told_events_leave_the_outbox_with_what_is_queued_for_them() {
             package: crate::package::PackageId(1),
             name: crate::name::PackageName::new("apple").unwrap(),
             owner: AccountId(1),
+            former_owner: None,
             repository: None,
             version: None,
             detail: None,

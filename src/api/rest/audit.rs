@@ -263,6 +263,7 @@ const fn package_action(deed: Deed, version: bool) -> &'static str {
         (Deed::Linked, _) => "packages.package_repository_changed",
         (Deed::RolesChanged, _) => "packages.package_access_changed",
         (Deed::Starred, _) => "packages.package_starred",
+        (Deed::Moved, _) => "packages.package_transfer",
     }
 }
 

@@ -13,10 +13,10 @@ use super::{Call, done, known, shown};
 use crate::access::{self, Action, Grant, RepositoryPolicy, Target};
 use crate::catalog::{Head, View};
 use crate::ecosystem::{self, Ecosystem};
-use crate::error::Result;
+use crate::error::{Kind, Result, Subject};
 use crate::http::Response;
 use crate::identity::{Account, Caller, Repository};
-use crate::name::PackageName;
+use crate::name::{OwnerName, PackageName};
 use crate::package::{Package, Role, Visibility};
 use crate::registry::Registry;
 
@@ -78,7 +78,7 @@ async fn visible(
     let mut found = Vec::new();
     let mut after = None;
     loop {
-        let (heads, next) = call.registry.catalog().owned(owner.id, ecosystem.info().name, after, CHUNK).await?;
+        let (heads, next) = call.registry.catalog().owned(owner.id, Some(ecosystem.info().name), after, CHUNK).await?;
         found.extend(heads.into_iter().filter(|head| {
             let wanted = only.is_none_or(|only| head.policy.visibility() == only);
             wanted
@@ -127,6 +127,24 @@ pub(super) async fn restore(call: Call<'_>) -> Outcome {
     call.registry.restore_package(&found.grant, &|numbers| found.ecosystem.default_tag(numbers)).await?;
     Ok(done())
 }
+
+/// Gives a package to another owner. Its name stays, so what installs it goes on working.
+pub(super) async fn transfer(call: Call<'_>) -> Outcome {
+    let found = find(&call, Action::Admin).await?;
+    let fields = call.fields("Package")?;
+    let login: OwnerName = fields.needed_as("new_owner")?;
+    let to = known(call.identity().account_by_login(&login).await)?;
+    // Who may make nothing there is not told whether there is such an owner.
+    let Some(to) = to else { return Err(Refusal::forbidden(NOT_THERE)) };
+    call.registry.move_package(&found.grant, call.caller, &to).await.map_err(|error| match (error.kind(), error.subject()) {
+        (Kind::Forbidden, Subject::Owner) => Refusal::forbidden(NOT_THERE),
+        (Kind::Conflict, Subject::Package) => fields.wrong("new_owner", error.message()),
+        _ => error.into(),
+    })?;
+    Found { owner: to, ..found }.respond(&call).await
+}
+
+const NOT_THERE: &str = "You may not create packages for this owner.";
 
 /// A package, and the right to do something with it.
 pub(super) struct Found {

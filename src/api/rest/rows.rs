@@ -72,6 +72,7 @@ fn owned(rows: &mut Vec<Endpoint>, prefix: &str) {
     add(Method::POST, &version("/restore"), signed, WRITE, |call| versions::restore(call).boxed());
     // What GitHub has no API for.
     add(Method::GET, &version("/files"), readers, READ, |call| versions::files(call).boxed());
+    add(Method::POST, &package("/transfer"), signed, WRITE, |call| packages::transfer(call).boxed());
     add(Method::GET, &package("/downloads"), readers, READ, |call| downloads::of_package(call).boxed());
     add(Method::GET, &version("/downloads"), readers, READ, |call| downloads::of_version(call).boxed());
     add(Method::PATCH, PACKAGE, signed, WRITE, |call| package_access::change(call).boxed());
@@ -129,6 +130,7 @@ fn organisations_and_teams(rows: &mut Vec<Endpoint>) {
         row(Method::GET, "/orgs/{org}/teams", signed, READ_ORG, |call| teams::list(call).boxed()),
         row(Method::POST, "/orgs/{org}/teams", signed, ADMIN_ORG, |call| teams::create(call).boxed()),
         row(Method::GET, TEAM, signed, READ_ORG, |call| teams::show(call).boxed()),
+        row(Method::PATCH, TEAM, signed, ADMIN_ORG, |call| teams::change(call).boxed()),
         row(Method::DELETE, TEAM, signed, ADMIN_ORG, |call| teams::delete(call).boxed()),
         row(Method::GET, format!("{TEAM}/members"), signed, READ_ORG, |call| teams::members(call).boxed()),
         row(Method::GET, TEAM_MEMBERSHIP, signed, READ_ORG, |call| teams::show_membership(call).boxed()),
@@ -153,6 +155,7 @@ fn repositories_and_roles(rows: &mut Vec<Endpoint>) {
         row(Method::POST, "/orgs/{org}/repos", signed, REPO, |call| repositories::create(call).boxed()),
         row(Method::GET, REPOSITORY, Need::Anyone, NONE, |call| repositories::show(call).boxed()),
         row(Method::PATCH, REPOSITORY, signed, REPO, |call| repositories::change(call).boxed()),
+        row(Method::POST, format!("{REPOSITORY}/transfer"), signed, REPO, |call| repositories::transfer(call).boxed()),
         row(Method::DELETE, REPOSITORY, signed, REPO, |call| repositories::delete(call).boxed()),
         row(Method::GET, format!("{REPOSITORY}/teams"), signed, REPO, |call| repositories::teams(call).boxed()),
         row(Method::GET, format!("{REPOSITORY}/collaborators"), signed, REPO, |call| repositories::collaborators(call).boxed()),

@@ -57,6 +57,7 @@ const ROWS: &[Row] = &[
     Row("GET", "/orgs/{org}/teams", "read:org", "", [401, 404, 404, 200, 200, 200, 200, 200, 200]),
     Row("POST", "/orgs/{org}/teams", "admin:org", r#"{"name":"new"}"#, [401, 403, 403, 403, 403, 403, 403, 201, 201]),
     Row("GET", "/orgs/{org}/teams/{team_slug}", "read:org", "", [401, 404, 404, 200, 200, 200, 200, 200, 200]),
+    Row("PATCH", "/orgs/{org}/teams/{team_slug}", "admin:org", r#"{"name":"new"}"#, [401, 403, 403, 403, 403, 403, 403, 200, 200]),
     Row("DELETE", "/orgs/{org}/teams/{team_slug}", "admin:org", "", [401, 403, 403, 403, 403, 403, 403, 204, 204]),
     Row("GET", "/orgs/{org}/teams/{team_slug}/members", "read:org", "", [401, 404, 404, 200, 200, 200, 200, 200, 200]),
     Row("GET", "/orgs/{org}/teams/{team_slug}/memberships/{username}", "read:org", "", [401, 404, 404, 200, 200, 200, 200, 200, 200]),
@@ -72,6 +73,8 @@ const ROWS: &[Row] = &[
     Row("POST", "/orgs/{org}/repos", "repo", r#"{"name":"new"}"#, [401, 403, 403, 201, 201, 201, 201, 201, 201]),
     Row("GET", "/repos/{owner}/{repo}", "", "", [404, 404, 404, 404, 200, 200, 200, 200, 200]),
     Row("PATCH", "/repos/{owner}/{repo}", "repo", r#"{"visibility":"internal"}"#, [401, 404, 404, 404, 403, 403, 200, 200, 200]),
+    // It is its owner's already.
+    Row("POST", "/repos/{owner}/{repo}/transfer", "repo", r#"{"new_owner":"acme"}"#, [401, 404, 404, 404, 403, 403, 422, 422, 422]),
     Row("DELETE", "/repos/{owner}/{repo}", "repo", "", [401, 404, 404, 404, 403, 403, 204, 204, 204]),
     Row("GET", "/repos/{owner}/{repo}/teams", "repo", "", [401, 404, 404, 404, 403, 200, 200, 200, 200]),
     Row("GET", "/repos/{owner}/{repo}/collaborators", "repo", "", [401, 404, 404, 404, 403, 200, 200, 200, 200]),
@@ -171,6 +174,8 @@ const PACKAGE_ROWS: &[PackageRow] = &[
     PackageRow("DELETE", "/packages/T/N/versions/V", "read:packages,delete:packages", "", Right::Admin, 204),
     PackageRow("POST", "/packages/T/N/versions/V/restore", "read:packages,write:packages", "", Right::Admin, 409),
     PackageRow("GET", "/packages/T/N/versions/V/files", "read:packages", "", Right::Read, 200),
+    // To whoever owns the organisation, who is no member of theirs.
+    PackageRow("POST", "/packages/T/N/transfer", "read:packages,write:packages", r#"{"new_owner":"nobody"}"#, Right::Admin, 403),
     PackageRow("GET", "/packages/T/N/downloads", "read:packages", "", Right::Read, 200),
     PackageRow("GET", "/packages/T/N/versions/V/downloads", "read:packages", "", Right::Read, 200),
     PackageRow("PATCH", "/packages/T/N", "read:packages,write:packages", r#"{"visibility":"public"}"#, Right::Admin, 200),

@@ -18,6 +18,7 @@ mod audit;
 mod downloads;
 mod hooks;
 mod matrix;
+mod moves;
 mod packages;
 mod people;
 
