@@ -175,7 +175,7 @@ impl Identity {
     }
 }
 
-fn hash_from(hex: &str) -> Result<TokenHash> {
+pub(super) fn hash_from(hex: &str) -> Result<TokenHash> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(hex, &mut bytes).map_err(|error| Error::internal(Subject::Token, error))?;
     Ok(TokenHash(bytes))
