@@ -53,6 +53,17 @@ struct Job {
 
 static TABLE: &[Job] = &[
     Job { name: "flush", every: Duration::from_secs(5), run: |jobs| async move { jobs.flush().await }.boxed() },
+    Job {
+        name: "uploads",
+        every: Duration::from_secs(60),
+        run: |jobs| {
+            async move {
+                jobs.blobs.tidy_sessions().await;
+                Ok(())
+            }
+            .boxed()
+        },
+    },
     Job { name: "evict", every: Duration::from_secs(15), run: |jobs| async move { jobs.evict().await.map(drop) }.boxed() },
     Job { name: "sweep", every: Duration::from_secs(3600), run: |jobs| async move { jobs.sweep(SWEEP_GRACE).await.map(drop) }.boxed() },
 ];
