@@ -125,6 +125,8 @@ pub struct Call<'a> {
     pub registry: &'a Registry,
     /// Who asks.
     pub caller: Arc<Caller>,
+    /// What a session token limits the request to, if it came with one.
+    pub session: Option<Arc<str>>,
     /// The method.
     pub method: Method,
     /// The raw path below the mount, with its leading slash.
@@ -137,6 +139,8 @@ pub struct Call<'a> {
     pub body: Upload,
     /// The mount as the client addresses it.
     pub base: BaseUrl,
+    /// The label of the ecosystem's own host by which it was asked.
+    pub own_host: Option<&'a str>,
     /// Notes for the log line.
     pub trace: &'a Trace,
 }
