@@ -53,6 +53,7 @@ pub struct Data {
     /// Hosted packages.
     pub catalog: Catalog,
     restorable: Duration,
+    unfinished: Duration,
     /// Held as long as the folder is in use.
     _lock: File,
 }
@@ -78,13 +79,20 @@ impl Data {
         let identity = Arc::new(Identity::with_config(Arc::clone(&state), clock.clone(), config.identity.clone()));
         let catalog = Catalog::new(state, Arc::clone(&identity), clock.clone());
         let restorable = Duration::from_secs(config.registry.restore_days.saturating_mul(86_400));
-        Ok(Self { truth, cache, blobs, identity, catalog, restorable, _lock: lock })
+        let unfinished = Duration::from_secs(config.registry.unfinished_hours.saturating_mul(3600));
+        Ok(Self { truth, cache, blobs, identity, catalog, restorable, unfinished, _lock: lock })
     }
 
     /// What jobs work on.
     #[must_use]
     pub fn jobs(&self) -> Jobs {
-        Jobs { blobs: self.blobs.clone(), catalog: self.catalog.clone(), identity: Arc::clone(&self.identity), restorable: self.restorable }
+        Jobs {
+            blobs: self.blobs.clone(),
+            catalog: self.catalog.clone(),
+            identity: Arc::clone(&self.identity),
+            restorable: self.restorable,
+            unfinished: self.unfinished,
+        }
     }
 
     /// Writes what is in memory and closes the stores.

@@ -28,6 +28,8 @@ static OF_PACKAGE: Table<()> = Table::new("event.of_package");
 pub enum Deed {
     /// A version was published.
     Published,
+    /// Files were added to a version that was there.
+    Extended,
     /// Metadata of a version changed: its warning.
     Deprecated,
     /// A tag was set or removed.
@@ -52,6 +54,7 @@ impl Deed {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Published => "published",
+            Self::Extended => "extended",
             Self::Deprecated => "deprecated",
             Self::Tagged => "tagged",
             Self::Deleted => "deleted",

@@ -84,25 +84,29 @@ pub struct Maintainer {
     pub email: Option<String>,
 }
 
-/// An index document of one package.
+/// An index document of one package, or of a part of it.
 pub trait Document: Clone + Send + Sync + 'static {
+    /// Which of a package's documents: `()` where it has one, else a version or a page. The
+    /// default is the one that tells whether there is such a package.
+    type Part: Clone + Eq + Hash + Debug + Default + Send + Sync + 'static;
+
     /// The representations it can be rendered in: full or abbreviated, HTML or JSON.
     type Form: Copy + Eq + Hash + Debug + Send + Sync + 'static;
 
     /// What to ask an upstream for. One request serves all forms.
-    fn ask(name: &PackageName) -> Ask;
+    fn ask(name: &PackageName, part: &Self::Part) -> Ask;
 
     /// Reads an upstream's document.
     ///
     /// # Errors
     /// When the bytes are not such a document, or not this package's.
-    fn parse(name: &PackageName, bytes: Bytes) -> Result<Self>;
+    fn parse(name: &PackageName, part: &Self::Part, bytes: Bytes) -> Result<Self>;
 
     /// Builds the document of a hosted package from its records.
     ///
     /// # Errors
     /// When a stored record cannot be read.
-    fn hosted(records: Hosted<'_>) -> Result<Self>;
+    fn hosted(records: Hosted<'_>, part: &Self::Part) -> Result<Self>;
 
     /// Lays this document over a lower one; on equal versions this one wins.
     #[must_use]

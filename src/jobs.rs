@@ -33,6 +33,8 @@ pub struct Jobs {
     pub identity: Arc<Identity>,
     /// How long what was deleted can be restored.
     pub restorable: Duration,
+    /// How long the files of a version that nothing completes are kept.
+    pub unfinished: Duration,
 }
 
 /// Work on the whole data folder that an operator asks for.
@@ -65,6 +67,11 @@ static TABLE: &[Job] = &[
         },
     },
     Job { name: "evict", every: Duration::from_secs(15), run: |jobs| async move { jobs.evict().await.map(drop) }.boxed() },
+    Job {
+        name: "unfinished",
+        every: Duration::from_secs(3600),
+        run: |jobs| async move { jobs.give_up_unfinished().await.map(drop) }.boxed(),
+    },
     Job { name: "sweep", every: Duration::from_secs(3600), run: |jobs| async move { jobs.sweep(SWEEP_GRACE).await.map(drop) }.boxed() },
 ];
 
@@ -132,8 +139,7 @@ impl Jobs {
     /// # Errors
     /// When the store fails.
     pub async fn purge(&self) -> Result<usize> {
-        let window = i64::try_from(self.restorable.as_millis()).unwrap_or(i64::MAX);
-        let before = Timestamp::from_millis(self.catalog.clock().now().as_millis().saturating_sub(window));
+        let before = self.ago(self.restorable);
         let mut purged = 0;
         for package in self.catalog.expired(before).await? {
             // Of an ecosystem that this build does not know nothing is touched.
@@ -146,6 +152,23 @@ impl Jobs {
             tracing::info!(versions = purged, "gave up the files of versions deleted too long ago to be restored");
         }
         Ok(purged)
+    }
+
+    /// Gives up files of versions that nothing has completed; returns how many.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn give_up_unfinished(&self) -> Result<usize> {
+        let given_up = self.catalog.give_up_staged(self.ago(self.unfinished)).await?;
+        if given_up > 0 {
+            tracing::info!(files = given_up, "gave up files of versions that were never completed");
+        }
+        Ok(given_up)
+    }
+
+    fn ago(&self, window: Duration) -> Timestamp {
+        let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+        Timestamp::from_millis(self.catalog.clock().now().as_millis().saturating_sub(window))
     }
 
     /// Hashes every blob, and looks whether every hosted one is there.
@@ -185,6 +208,7 @@ impl Jobs {
             }
             Upkeep::Gc => {
                 let purged = self.purge().await?;
+                self.give_up_unfinished().await?;
                 let evicted = self.evict().await?;
                 // Twice: the first sweep marks what the second may take.
                 let first = self.sweep(SWEEP_GRACE).await?;

@@ -149,6 +149,9 @@ pub struct Package {
     /// Whether the roles on the linked repository are roles on the package.
     #[serde(default)]
     pub inherits: bool,
+    /// Whether it has no visibility and no roles of its own but those of its repository.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repository_scoped: bool,
     /// Roles granted on the package itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub roles: BTreeMap<Principal, Role>,

@@ -131,6 +131,20 @@ impl From<&Repository> for RepositoryPolicy {
 }
 
 impl Policy {
+    /// The policy of a package that has no rights but those of its repository.
+    #[must_use]
+    pub fn of_repository(repository: &Repository, owner_is_organisation: bool) -> Self {
+        Self {
+            owner: repository.owner,
+            owner_is_organisation,
+            visibility: repository.visibility,
+            inherits: true,
+            roles: BTreeMap::new(),
+            repository: Some(repository.into()),
+            repository_scoped: true,
+        }
+    }
+
     /// Who may read the package without a role.
     #[must_use]
     pub fn visibility(&self) -> Visibility {

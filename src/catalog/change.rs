@@ -59,6 +59,8 @@ pub struct Draft {
     pub visibility: Visibility,
     /// Repository a new package is linked to, whose roles it then inherits.
     pub repository: Option<RepositoryId>,
+    /// Whether a new package has no rights of its own but those of its repository.
+    pub repository_scoped: bool,
     /// The version's number, canonical.
     pub number: String,
     /// The format's metadata.
@@ -155,6 +157,7 @@ fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
         visibility: draft.visibility,
         repository: draft.repository,
         inherits: draft.repository.is_some(),
+        repository_scoped: draft.repository_scoped && draft.repository.is_some(),
         roles: BTreeMap::from([(Principal::User(draft.publisher), Role::Admin)]),
         tags: BTreeMap::new(),
         stars: BTreeMap::new(),
@@ -198,6 +201,60 @@ pub fn deprecate(head: &Head, versions: &[(Stored<Version>, Option<String>)], no
         VERSIONS.put(&mut change.batch, key(), &changed)?;
         change.versions.push(about(stored));
     }
+    Ok(change)
+}
+
+/// What is added to a version that is there.
+#[derive(Clone, Debug)]
+pub struct Extension {
+    /// Files to add, or to put in the place of those that have their names. Their blobs are kept and leased.
+    pub files: Vec<File>,
+    /// Names of files to drop.
+    pub dropped: Vec<String>,
+    /// The version's metadata from now on.
+    pub manifest: Box<RawValue>,
+    /// What the addition is.
+    pub deed: Deed,
+}
+
+/// Adds files to a live version, and drops some.
+///
+/// # Errors
+/// As [`edit`]; [`Conflict`](crate::error::Kind::Conflict) when the version is deleted.
+pub fn extend(head: &Head, stored: &Stored<Version>, extension: Extension, now: Timestamp) -> Result<Change> {
+    let Extension { files, dropped, manifest, deed } = extension;
+    if stored.value.deleted_at.is_some() {
+        return Err(Error::conflict(Subject::Version, "the version was deleted"));
+    }
+    let id = head.package.id;
+    let mut change = edit(head, deed, now, |_| {})?;
+    let batch = &mut change.batch;
+    let mut version = Version { updated_at: now, manifest, ..stored.value.clone() };
+    let (number, version_id) = (version.number.clone(), version.id);
+    let added = |name: &str| files.iter().find(|file| file.name == name);
+    version.files.retain(|old| {
+        let replaced = added(&old.name);
+        let stays = replaced.is_none() && !dropped.contains(&old.name);
+        if !stays && replaced.is_none_or(|new| new.sha256 != old.sha256) {
+            BLOB_REFERENCES.delete(batch, blob_key(&old.sha256, id, version_id, &old.name));
+        }
+        if !stays && replaced.is_none() {
+            FILES.delete(batch, file_key(id, &old.name));
+        }
+        stays
+    });
+    let before = |name: &str| stored.value.files.iter().any(|old| old.name == name);
+    for file in files {
+        if !before(&file.name) {
+            FILES.absent(batch, file_key(id, &file.name));
+        }
+        FILES.put(batch, file_key(id, &file.name), &FileRow { version: number.clone(), file: file.clone() })?;
+        BLOB_REFERENCES.put(batch, blob_key(&file.sha256, id, version_id, &file.name), &())?;
+        version.files.push(file);
+    }
+    VERSIONS.unchanged(batch, version_key(id, &number), stored);
+    VERSIONS.put(batch, version_key(id, &number), &version)?;
+    change.versions.push(about(stored));
     Ok(change)
 }
 

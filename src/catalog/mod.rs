@@ -23,6 +23,7 @@ use crate::store::table::{Key, KeyParts, Stored, Table};
 use crate::store::{Batch, Outcome, Store};
 
 pub mod change;
+pub mod staged;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -265,7 +266,7 @@ impl Catalog {
             inherits: package.inherits,
             roles: package.roles.clone(),
             repository,
-            repository_scoped: false,
+            repository_scoped: package.repository_scoped,
         })
     }
 

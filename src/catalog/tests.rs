@@ -58,6 +58,7 @@ pub(crate) fn draft(ecosystem: &'static str, name: &PackageName, owner: AccountI
         publisher: owner,
         visibility: Visibility::Private,
         repository: None,
+        repository_scoped: false,
         number: number.to_owned(),
         manifest: RawValue::from_string(format!("{{\"version\":\"{number}\"}}")).unwrap(),
         files: vec![file],

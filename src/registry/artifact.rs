@@ -13,14 +13,14 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use super::{Plan, Registry, entity_tag};
 use crate::access::Grant;
 use crate::blob::{Blob, Spool};
-
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
-use crate::format::{Document, Promise};
+use crate::format::{Ask, Document, Promise};
 use crate::http::conditional::{self, Part};
 use crate::http::{Body, HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, reply};
+use crate::name::PackageKey;
 use crate::upstream::artifact::Wanted;
-use crate::upstream::{Filling, KeptFile, Need, Upstream, Verdict};
+use crate::upstream::{Check, Filling, KeptFile, Need, Upstream, Verdict};
 
 /// Files up to this size are received whole before the first byte leaves, so that a
 /// bad one is a clear error and not a broken connection.
@@ -51,26 +51,56 @@ pub enum Content {
     Spool(Spool),
 }
 
+/// Where upstreams keep a file that no index speaks of.
+#[derive(Clone, Debug)]
+pub struct Location<'a> {
+    /// The version it belongs to.
+    pub version: &'a str,
+    /// Its path below an upstream's address, escaped, without a leading slash.
+    pub path: String,
+    /// What to add to the path for the file that holds a digest, the best first.
+    pub checksums: &'a [(&'a str, Algorithm)],
+}
+
 impl Registry {
     /// A file of a package, by its name in the download path.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when no source has it, and an upstream's failures.
     pub async fn artifact<D: Document>(&self, grant: &Grant, plan: &Plan, file: &str) -> Result<Artifact> {
+        if let Some(artifact) = self.at_hand(grant, plan, file).await? {
+            return Ok(artifact);
+        }
+        // Boxed, so that the future of a hit is small.
+        Box::pin(self.fetch_file::<D>(grant, plan, file)).await
+    }
+
+    /// A file that no index speaks of: every upstream keeps it at the same path, and its digest in a file beside it.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when no source has it, and an upstream's failures.
+    pub async fn artifact_at(&self, grant: &Grant, plan: &Plan, file: &str, location: &Location<'_>) -> Result<Artifact> {
+        if let Some(artifact) = self.at_hand(grant, plan, file).await? {
+            return Ok(artifact);
+        }
+        Box::pin(self.fetch_file_at(grant, plan, file, location)).await
+    }
+
+    /// A file that is hosted or kept.
+    async fn at_hand(&self, grant: &Grant, plan: &Plan, file: &str) -> Result<Option<Artifact>> {
         if let Some(head) = plan.head()
             && let Some(row) = self.catalog.file(grant, head, file).await?
         {
             let blob = self.blobs.read(&row.file.sha256).await?;
             let blob = blob.ok_or_else(|| Error::internal(Subject::Blob, format!("hosted blob {} is missing", row.file.sha256)))?;
-            return Ok(whole(blob, Verdict::Hosted));
+            return Ok(Some(whole(blob, Verdict::Hosted)));
         }
         for upstream in plan.upstreams() {
             if let Some(blob) = self.kept_file(grant, upstream, file).await? {
-                return Ok(whole(blob, Verdict::Hit));
+                return Ok(Some(whole(blob, Verdict::Hit)));
             }
         }
-        // Boxed, so that the future of a hit is small.
-        Box::pin(self.fetch_file::<D>(grant, plan, file)).await
+        Ok(None)
     }
 
     async fn kept_file(&self, grant: &Grant, upstream: &Upstream, file: &str) -> Result<Option<Blob>> {
@@ -89,17 +119,68 @@ impl Registry {
         }
         let (upstream, promise) = self.promise::<D>(grant, plan, file).await?;
         let url = upstream.address_in_document(&promise.url)?;
-        let sha256 = promise.digests.iter().find(|digest| digest.algorithm() == Algorithm::Sha256).copied();
         let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised: promise.digests };
+        self.obtain(&upstream, &wanted).await
+    }
+
+    async fn fetch_file_at(&self, grant: &Grant, plan: &Plan, file: &str, location: &Location<'_>) -> Result<Artifact> {
+        // A hosted version masks the upstream's files of the same number too.
+        if let Some(head) = plan.head()
+            && self.catalog.version(grant, head, location.version).await?.is_some()
+        {
+            return Err(Error::not_found(Subject::File));
+        }
+        // A version's files are one upstream's: a signature of another's would not fit.
+        let key = PackageKey::new(grant.ecosystem(), grant.name().as_str()).with(location.version);
+        let mut upstreams: Vec<&Arc<Upstream>> = plan.upstreams().iter().collect();
+        if let Some(keeper) = self.keepers.get(&key) {
+            upstreams.sort_by_key(|upstream| upstream.identity() != &*keeper);
+        }
+        for upstream in upstreams {
+            let promised = self.checksum(upstream, location).await?;
+            let url = upstream.address(&location.path)?;
+            let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised };
+            match self.obtain(upstream, &wanted).await {
+                Ok(artifact) => {
+                    self.keepers.insert(key, upstream.identity().into());
+                    return Ok(artifact);
+                }
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::not_found(Subject::File))
+    }
+
+    /// The digest that an upstream keeps beside a file; none when it keeps none.
+    async fn checksum(&self, upstream: &Arc<Upstream>, location: &Location<'_>) -> Result<Vec<Digest>> {
+        for (suffix, algorithm) in location.checksums {
+            let ask = Ask { path: format!("{}{suffix}", location.path), accept: "*/*" };
+            let algorithm = *algorithm;
+            let check: Check = Arc::new(move |bytes| match checksum_in(bytes, algorithm) {
+                Some(_) => Ok(()),
+                None => Err(Error::new(Kind::BadUpstream, Subject::Digest).saying("this is no checksum")),
+            });
+            let fetched = self.fetcher.document(upstream, &ask, Need::Usual, &check).await?;
+            let Some(body) = fetched.entry.body else { continue };
+            let bytes = self.fetcher.body(&body).await.inspect_err(|_| self.fetcher.forget(upstream, &ask))?;
+            return Ok(checksum_in(&bytes, algorithm).into_iter().collect());
+        }
+        Ok(Vec::new())
+    }
+
+    /// A file from one upstream: kept since the last look, or arriving.
+    async fn obtain(&self, upstream: &Arc<Upstream>, wanted: &Wanted) -> Result<Artifact> {
+        let sha256 = wanted.promised.iter().find(|digest| digest.algorithm() == Algorithm::Sha256).copied();
         for _ in 0..EVICTED_TRIES {
-            let (filling, verdict) = self.fetcher.fetch(&upstream, wanted.clone()).await?;
+            let (filling, verdict) = self.fetcher.fetch(upstream, wanted.clone()).await?;
             match filling {
                 Filling::Arriving(spool) => return follow(spool, sha256, verdict).await,
                 Filling::Kept(kept) => {
                     if let Some(blob) = self.blobs.read(&kept.digest).await? {
                         return Ok(whole(blob, Verdict::Hit));
                     }
-                    self.fetcher.forget_file(&upstream, grant.name(), file);
+                    self.fetcher.forget_file(upstream, &wanted.name, &wanted.file);
                 }
             }
         }
@@ -123,6 +204,12 @@ impl Registry {
         }
         Err(Error::not_found(Subject::File))
     }
+}
+
+/// The digest in a checksum file: hex, and perhaps the file's name after it.
+fn checksum_in(bytes: &[u8], algorithm: Algorithm) -> Option<Digest> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    Digest::from_hex(algorithm, text.split_ascii_whitespace().next()?).ok()
 }
 
 /// A file that is arriving. A small one is waited for.

@@ -7,8 +7,7 @@
 //! off the reactor, and only a few large ones at a time, because a packument can
 //! have tens of megabytes.
 
-use std::any::Any;
-use std::hash::Hash;
+use std::any::{Any, TypeId};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -26,6 +25,27 @@ use crate::upstream::{BodyRef, Check, Fetched, Need, Upstream, Verdict};
 
 /// Documents above this size wait for one of a few places to be read or rendered.
 const LARGE_BYTES: u64 = 1 << 20;
+
+/// Which document: of which package, from which sources, and which part of it.
+#[derive(Clone)]
+pub struct Topic<'a, D: Document> {
+    /// The right to read the package.
+    pub grant: &'a Grant,
+    /// Its sources.
+    pub plan: &'a Plan,
+    /// Which of its documents.
+    pub part: &'a D::Part,
+}
+
+impl<D: Document> Copy for Topic<'_, D> {}
+
+impl<'a, D: Document<Part = ()>> Topic<'a, D> {
+    /// The one document of a package.
+    #[must_use]
+    pub fn whole(grant: &'a Grant, plan: &'a Plan) -> Self {
+        Self { grant, plan, part: &() }
+    }
+}
 
 /// A document ready to be sent.
 #[derive(Clone, Debug)]
@@ -67,10 +87,10 @@ impl Registry {
     /// # Errors
     /// [`NotFound`](crate::error::Kind::NotFound) when no source has the package or no version of it is left;
     /// `BadUpstream` or `Unavailable` when an upstream fails and nothing usable is kept.
-    pub async fn document<D: Document>(&self, grant: &Grant, plan: &Plan, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Rendered> {
+    pub async fn document<D: Document>(&self, topic: Topic<'_, D>, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Rendered> {
         // A body can be evicted between the look and the read: then everything is done once more.
-        match self.render_from::<D>(grant, plan, form, at, coding).await {
-            Err(error) if error.subject() == Subject::Blob => self.render_from::<D>(grant, plan, form, at, coding).await,
+        match self.render_from::<D>(topic, form, at, coding).await {
+            Err(error) if error.subject() == Subject::Blob => self.render_from::<D>(topic, form, at, coding).await,
             result => result,
         }
     }
@@ -79,27 +99,29 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::document`].
-    pub async fn parsed<D: Document>(&self, grant: &Grant, plan: &Plan, need: Need) -> Result<(Arc<D>, Verdict)> {
-        let sources = self.gather::<D>(grant, plan, need).await?;
+    pub async fn parsed<D: Document>(&self, topic: Topic<'_, D>, need: Need) -> Result<(Arc<D>, Verdict)> {
+        let sources = self.gather::<D>(topic, need).await?;
         let verdict = sources.verdict;
-        Ok((self.merged::<D>(grant, &sources).await?, verdict))
+        Ok((self.merged::<D>(topic, &sources).await?, verdict))
     }
 
     /// The upstream that has the name, and its document.
     pub(super) async fn upstream_index<D: Document>(&self, grant: &Grant, plan: &Plan, need: Need) -> Result<(Arc<Upstream>, Arc<D>)> {
-        let sources = self.gather::<D>(grant, plan, need).await?;
+        let part = D::Part::default();
+        let topic = Topic { grant, plan, part: &part };
+        let sources = self.gather::<D>(topic, need).await?;
         let (upstream, body) = sources.upstream.ok_or_else(|| Error::not_found(Subject::Package))?;
-        let document = self.read_upstream::<D>(grant.name(), &upstream, &body).await?;
+        let document = self.read_upstream::<D>(topic, &upstream, &body).await?;
         Ok((upstream, document))
     }
 
-    async fn render_from<D: Document>(&self, grant: &Grant, plan: &Plan, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Rendered> {
-        let sources = self.gather::<D>(grant, plan, Need::Usual).await?;
-        let key = rendered_key(grant, &sources, form, at, coding);
+    async fn render_from<D: Document>(&self, topic: Topic<'_, D>, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Rendered> {
+        let sources = self.gather::<D>(topic, Need::Usual).await?;
+        let key = rendered_key(topic, &sources, form, at, coding);
         let kept = if let Some(kept) = self.rendered.get(&key).await {
             kept
         } else {
-            let render = async { self.render::<D>(grant, &sources, form, at, coding).await.map(Arc::new) };
+            let render = async { self.render::<D>(topic, &sources, form, at, coding).await.map(Arc::new) };
             // Boxed, so that the future of a hit is small.
             Box::pin(self.rendered.try_get_with(key, render)).await.map_err(|error: Arc<Error>| error.repeat())?
         };
@@ -107,16 +129,16 @@ impl Registry {
     }
 
     /// Finds out which sources there are, asking upstreams as their lifetimes say.
-    async fn gather<D: Document>(&self, grant: &Grant, plan: &Plan, need: Need) -> Result<Sources> {
-        let hosted = plan.head().cloned();
-        let (upstream, verdict) = match plan.upstreams() {
+    async fn gather<D: Document>(&self, topic: Topic<'_, D>, need: Need) -> Result<Sources> {
+        let hosted = topic.plan.head().cloned();
+        let (upstream, verdict) = match topic.plan.upstreams() {
             [] => (None, Verdict::Hosted),
-            upstreams => match self.upstream_document::<D>(grant.name(), upstreams, need).await {
+            upstreams => match self.upstream_document::<D>(topic, upstreams, need).await {
                 Ok(Some((upstream, body, verdict))) => (Some((upstream, body)), verdict),
                 Ok(None) => (None, Verdict::Miss),
                 // What is hosted is served whatever the upstream does.
                 Err(error) if hosted.is_some() => {
-                    tracing::warn!(package = %grant.name(), error = ?error, "upstream failed, serving the hosted versions alone");
+                    tracing::warn!(package = %topic.grant.name(), error = ?error, "upstream failed, serving the hosted versions alone");
                     (None, Verdict::StaleError)
                 }
                 Err(error) => return Err(error),
@@ -133,11 +155,12 @@ impl Registry {
     /// is an error and not an absence: otherwise a later upstream would answer for an earlier one.
     async fn upstream_document<D: Document>(
         &self,
-        name: &PackageName,
+        topic: Topic<'_, D>,
         upstreams: &[Arc<Upstream>],
         need: Need,
     ) -> Result<Option<(Arc<Upstream>, BodyRef, Verdict)>> {
-        let ask = D::ask(name);
+        let (name, part) = (topic.grant.name(), topic.part);
+        let ask = D::ask(name, part);
         let mut order: Vec<&Arc<Upstream>> = upstreams.iter().collect();
         if order.len() > 1 {
             for index in 0..order.len() {
@@ -150,12 +173,12 @@ impl Registry {
         }
         for upstream in order {
             let slot = Arc::new(Mutex::new(None));
-            let fetched = self.fetcher.document(upstream, &ask, need, &check::<D>(name, &slot)).await?;
+            let fetched = self.fetcher.document(upstream, &ask, need, &check::<D>(name, part, &slot)).await?;
             let Fetched { entry, verdict } = fetched;
             if let Some(body) = entry.body {
                 let parsed = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
                 if let Some(document) = parsed {
-                    self.parsed.insert(parsed_key(name, &body.digest), remembered::<D>(document, body.size)).await;
+                    self.parsed.insert(parsed_key::<D>(name, part, &body.digest), remembered::<D>(document, body.size)).await;
                 }
                 return Ok(Some((Arc::clone(upstream), body, verdict)));
             }
@@ -163,8 +186,15 @@ impl Registry {
         Ok(None)
     }
 
-    async fn render<D: Document>(&self, grant: &Grant, sources: &Sources, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Kept> {
-        let document = self.merged::<D>(grant, sources).await?;
+    async fn render<D: Document>(
+        &self,
+        topic: Topic<'_, D>,
+        sources: &Sources,
+        form: D::Form,
+        at: &BaseUrl,
+        coding: Coding,
+    ) -> Result<Kept> {
+        let document = self.merged::<D>(topic, sources).await?;
         if document.is_empty() {
             return Err(Error::not_found(Subject::Package));
         }
@@ -184,33 +214,34 @@ impl Registry {
     }
 
     /// The sources as one document.
-    async fn merged<D: Document>(&self, grant: &Grant, sources: &Sources) -> Result<Arc<D>> {
+    async fn merged<D: Document>(&self, topic: Topic<'_, D>, sources: &Sources) -> Result<Arc<D>> {
         match (&sources.hosted, &sources.upstream) {
-            (Some(head), None) => Ok(Arc::new(self.hosted::<D>(grant, head).await?)),
-            (None, Some((upstream, body))) => self.read_upstream::<D>(grant.name(), upstream, body).await,
+            (Some(head), None) => Ok(Arc::new(self.hosted::<D>(topic, head).await?)),
+            (None, Some((upstream, body))) => self.read_upstream::<D>(topic, upstream, body).await,
             (Some(head), Some((upstream, body))) => {
-                let lower = self.read_upstream::<D>(grant.name(), upstream, body).await?;
-                Ok(Arc::new(self.hosted::<D>(grant, head).await?.over((*lower).clone())))
+                let lower = self.read_upstream::<D>(topic, upstream, body).await?;
+                Ok(Arc::new(self.hosted::<D>(topic, head).await?.over((*lower).clone())))
             }
             (None, None) => Err(Error::not_found(Subject::Package)),
         }
     }
 
-    async fn hosted<D: Document>(&self, grant: &Grant, head: &Head) -> Result<D> {
-        let versions = self.catalog.versions(grant, head).await?;
+    async fn hosted<D: Document>(&self, topic: Topic<'_, D>, head: &Head) -> Result<D> {
+        let versions = self.catalog.versions(topic.grant, head).await?;
         let maintainers = self.catalog.maintainers(head).await?;
-        D::hosted(Hosted { package: &head.package, versions: &versions, maintainers: &maintainers })
+        D::hosted(Hosted { package: &head.package, versions: &versions, maintainers: &maintainers }, topic.part)
     }
 
-    async fn read_upstream<D: Document>(&self, name: &PackageName, upstream: &Arc<Upstream>, body: &BodyRef) -> Result<Arc<D>> {
-        let key = parsed_key(name, &body.digest);
+    async fn read_upstream<D: Document>(&self, topic: Topic<'_, D>, upstream: &Arc<Upstream>, body: &BodyRef) -> Result<Arc<D>> {
+        let (name, part) = (topic.grant.name(), topic.part);
+        let key = parsed_key::<D>(name, part, &body.digest);
         let read = async {
             let place = self.place(body.size).await;
-            let bytes = self.fetcher.body(body).await.inspect_err(|_| self.fetcher.forget(upstream, &D::ask(name)))?;
-            let name = name.clone();
+            let bytes = self.fetcher.body(body).await.inspect_err(|_| self.fetcher.forget(upstream, &D::ask(name, part)))?;
+            let (name, part) = (name.clone(), part.clone());
             let work = tokio::task::spawn_blocking(move || {
                 let _place = place;
-                D::parse(&name, bytes)
+                D::parse(&name, &part, bytes)
             });
             let document = work.await.map_err(|error| Error::internal(Subject::Package, error))??;
             Ok(remembered::<D>(Arc::new(document), body.size))
@@ -230,10 +261,10 @@ impl Registry {
 }
 
 /// A check that reads the document and leaves it in the slot, so that it is not read twice.
-fn check<D: Document>(name: &PackageName, slot: &Arc<Mutex<Option<Arc<D>>>>) -> Check {
-    let (name, slot) = (name.clone(), Arc::clone(slot));
+fn check<D: Document>(name: &PackageName, part: &D::Part, slot: &Arc<Mutex<Option<Arc<D>>>>) -> Check {
+    let (name, part, slot) = (name.clone(), part.clone(), Arc::clone(slot));
     Arc::new(move |bytes: &Bytes| {
-        let document = D::parse(&name, bytes.clone())?;
+        let document = D::parse(&name, &part, bytes.clone())?;
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(document));
         Ok(())
     })
@@ -244,14 +275,15 @@ fn remembered<D: Document>(document: Arc<D>, size: u64) -> Parsed {
     Parsed { document, weight: u32::try_from(size.saturating_mul(5) / 4 + 512).unwrap_or(u32::MAX) }
 }
 
-fn rendered_key(grant: &Grant, sources: &Sources, form: impl Hash, at: &BaseUrl, coding: Coding) -> PackageKey {
+fn rendered_key<D: Document>(topic: Topic<'_, D>, sources: &Sources, form: D::Form, at: &BaseUrl, coding: Coding) -> PackageKey {
     let generation = sources.hosted.as_ref().map(|head| (head.package.id, head.package.generation));
     let body = sources.upstream.as_ref().map(|(upstream, body)| (upstream.identity(), body.digest));
-    PackageKey::new(grant.ecosystem(), grant.name().as_str()).with((generation, body, form, at, coding))
+    let kind = (TypeId::of::<D>(), topic.part, form);
+    PackageKey::new(topic.grant.ecosystem(), topic.grant.name().as_str()).with((kind, generation, body, at, coding))
 }
 
-fn parsed_key(name: &PackageName, digest: &Digest) -> PackageKey {
-    PackageKey::new("parsed", name.as_str()).with(digest)
+fn parsed_key<D: Document>(name: &PackageName, part: &D::Part, digest: &Digest) -> PackageKey {
+    PackageKey::new("parsed", name.as_str()).with((TypeId::of::<D>(), part, digest))
 }
 
 /// The bytes in a coding, if that is smaller.

@@ -48,7 +48,7 @@ impl Fixture {
     pub(crate) async fn publish(&self, ecosystem: &'static str, name: &str, owner: AccountId, number: &str) -> Result<()> {
         let name = PackageName::new(name).unwrap();
         let grant = Grant::system((ecosystem, &name, None));
-        let publishing = Publishing { grant, owner, publisher: owner, view: View::Root, in_root: true };
+        let publishing = Publishing { grant, owner, publisher: owner, view: View::Root, in_root: true, repository: None };
         self.registry.publish(&publishing, &draft(ecosystem, &name, owner, number)).await
     }
 }

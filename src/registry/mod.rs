@@ -23,6 +23,7 @@ use crate::name::{OwnerName, PackageKey, PackageName};
 use crate::observe::Trace;
 use crate::upstream::{Fetcher, Upstream};
 
+pub mod arrival;
 pub mod artifact;
 pub mod document;
 #[cfg(test)]
@@ -32,8 +33,8 @@ pub mod removal;
 pub mod settings;
 pub mod source;
 
-pub use artifact::{Artifact, Content};
-pub use document::Rendered;
+pub use artifact::{Artifact, Content, Location};
+pub use document::{Rendered, Topic};
 pub use settings::Settings;
 pub use source::Plan;
 
@@ -55,6 +56,10 @@ pub struct Config {
     pub archive_entries: u64,
     /// Most bytes a published archive unpacks to.
     pub archive_unpacked_bytes: u64,
+    /// Most files of one version.
+    pub version_files: usize,
+    /// How long the files of a version that nothing completes are kept, in hours.
+    pub unfinished_hours: u64,
     /// How long what was deleted can be restored, in days.
     pub restore_days: u64,
 }
@@ -69,10 +74,15 @@ impl Default for Config {
             publish_metadata_limit_bytes: 16 << 20,
             archive_entries: 100_000,
             archive_unpacked_bytes: 2 << 30,
+            version_files: 10_000,
+            unfinished_hours: 24,
             restore_days: 30,
         }
     }
 }
+
+/// Versions whose upstream is remembered.
+const KEEPERS_REMEMBERED: u64 = 100_000;
 
 /// The handles an ecosystem works with.
 pub struct Registry {
@@ -88,6 +98,8 @@ pub struct Registry {
     rendered: moka::future::Cache<PackageKey, Arc<document::Kept>>,
     parsed: moka::future::Cache<PackageKey, Parsed>,
     large_documents: Arc<tokio::sync::Semaphore>,
+    /// Which upstream the files of a version came from, where no index says so.
+    keepers: moka::sync::Cache<PackageKey, Arc<str>>,
     /// Changes of packages take turns, by the package's key.
     turns: Vec<tokio::sync::Mutex<()>>,
 }
@@ -161,8 +173,9 @@ impl Registry {
             .time_to_idle(std::time::Duration::from_secs(300))
             .build();
         let large_documents = Arc::new(tokio::sync::Semaphore::new(config.large_documents_at_once.max(1)));
+        let keepers = moka::sync::Cache::new(KEEPERS_REMEMBERED);
         let turns = std::iter::repeat_with(tokio::sync::Mutex::default).take(256).collect();
-        Self { config, access, catalog, identity, blobs, fetcher, upstreams, clock, rendered, parsed, large_documents, turns }
+        Self { config, access, catalog, identity, blobs, fetcher, upstreams, clock, rendered, parsed, large_documents, keepers, turns }
     }
 
     /// The limits.

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::{Plan, Registry};
-use crate::access::{self, Action, Grant, Owner, RepositoryPolicy, Target};
+use crate::access::{self, Action, Grant, Owner, Policy, RepositoryPolicy, Target};
 use crate::catalog::change::{Change, New};
 use crate::catalog::{Applied, Draft, Head, View, change};
 use crate::clock::Timestamp;
@@ -16,8 +16,8 @@ use crate::error::{Error, Kind, Result, Subject};
 use crate::event::{self, About, Actor, Event};
 use crate::format::Document;
 use crate::identity::{Account, Caller, RepositoryRole};
-use crate::name::{OwnerName, PackageName};
-use crate::package::{AccountId, PackageId, Version, VersionId};
+use crate::name::{OwnerName, PackageName, RepositoryName};
+use crate::package::{AccountId, PackageId, RepositoryId, Version, VersionId};
 use crate::store::Batch;
 use crate::store::table::Stored;
 use crate::upstream::{Need, Upstream};
@@ -33,6 +33,8 @@ pub enum Place<'a> {
     Root(Option<&'a OwnerName>),
     /// Among one owner's packages, as the path says.
     Owner(&'a OwnerName),
+    /// In one repository of an owner: a new package has no rights but those of the repository.
+    Repository(&'a OwnerName, &'a RepositoryName),
 }
 
 /// The right to publish under a name, worked out before the body is read.
@@ -48,6 +50,8 @@ pub struct Publishing {
     pub view: View,
     /// Whether a new package takes the name in the root view, if it is free there.
     pub in_root: bool,
+    /// The repository that a new package has its rights from.
+    pub repository: Option<RepositoryId>,
 }
 
 impl Registry {
@@ -68,32 +72,59 @@ impl Registry {
     ) -> Result<Publishing> {
         let publisher =
             caller.id().ok_or_else(|| Error::new(Kind::Unauthenticated, Subject::Package).saying("publishing needs a token"))?;
-        let account = match place {
-            Place::Root(Some(login)) | Place::Owner(login) => match self.identity.account_by_login(login).await {
-                Ok(account) => Some(account),
-                Err(error) if error.kind() == Kind::NotFound => None,
-                Err(error) => return Err(error),
-            },
-            Place::Root(None) => Some(self.identity.account(publisher).await?),
-        };
+        let account = self.place_owner(ecosystem, publisher, name, place).await?;
         let view = match (place, &account) {
-            (Place::Root(_), _) | (_, None) => View::Root,
-            (Place::Owner(_), Some(account)) => View::Owner(account.id),
+            (Place::Owner(_) | Place::Repository(..), Some(account)) => View::Owner(account.id),
+            _ => View::Root,
         };
-        let unknown_owner = matches!(place, Place::Owner(_)) && account.is_none();
-        if !unknown_owner && let Some(head) = self.catalog.head_in(view, ecosystem, name).await? {
+        let unknown = !matches!(place, Place::Root(_)) && account.is_none();
+        if !unknown && let Some(head) = self.catalog.head_in(view, ecosystem, name).await? {
             let target = Target { ecosystem, name, package: Some(head.package.id) };
             let grant = access::grant(caller, target, &head.policy, Action::Write);
             let grant = grant.map_err(|error| hide(error, name))?;
-            return Ok(Publishing { grant, owner: head.package.owner, publisher, view, in_root: false });
+            return Ok(Publishing { grant, owner: head.package.owner, publisher, view, in_root: false, repository: None });
         }
-        let members_can_publish = self.access.members_can_publish;
-        let owner = account.as_ref().map(|account| Owner { account: account.id, members_can_publish });
         let target = Target { ecosystem, name, package: None };
-        let grant = access::grant_create(caller, target, owner).map_err(|error| hide(error, name))?;
+        let (grant, repository) = self.grant_new(caller, target, account.as_ref(), place).await.map_err(|error| hide(error, name))?;
         let account = account.ok_or_else(|| cannot_publish(name))?;
         let in_root = self.check_new_name::<D>(&grant, &account, view).await?;
-        Ok(Publishing { grant, owner: account.id, publisher, view, in_root })
+        Ok(Publishing { grant, owner: account.id, publisher, view, in_root, repository })
+    }
+
+    /// The account that a new package would belong to: the one that the place names; for a bare name the
+    /// one it is reserved for, and else the publisher.
+    async fn place_owner(&self, ecosystem: &str, publisher: AccountId, name: &PackageName, place: Place<'_>) -> Result<Option<Account>> {
+        let found = match place {
+            Place::Root(Some(login)) | Place::Owner(login) | Place::Repository(login, _) => self.identity.account_by_login(login).await,
+            Place::Root(None) => {
+                let reservations = self.identity.reservations().await?;
+                let owner = reservations.find(ecosystem, name).map_or(publisher, |reservation| reservation.owner);
+                self.identity.account(owner).await
+            }
+        };
+        match found {
+            Ok(account) => Ok(Some(account)),
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The right to make a package, and the repository it is made in.
+    async fn grant_new(
+        &self,
+        caller: &Caller,
+        target: Target<'_>,
+        account: Option<&Account>,
+        place: Place<'_>,
+    ) -> Result<(Grant, Option<RepositoryId>)> {
+        let (Place::Repository(_, repository), Some(account)) = (place, account) else {
+            let members_can_publish = self.access.members_can_publish;
+            let owner = account.map(|account| Owner { account: account.id, members_can_publish });
+            return Ok((access::grant_create(caller, target, owner)?, None));
+        };
+        let repository = self.identity.repository(account.id, repository).await?;
+        let policy = Policy::of_repository(&repository, account.is_organisation());
+        Ok((access::grant(caller, target, &policy, Action::Write)?, Some(repository.id)))
     }
 
     /// Whether a new package may take its name in the root view.
@@ -154,7 +185,7 @@ impl Registry {
     }
 
     /// Whether a new package takes its name in the root view now: in an owner's view only if nobody has it there.
-    async fn takes_root(&self, publishing: &Publishing) -> Result<bool> {
+    pub(super) async fn takes_root(&self, publishing: &Publishing) -> Result<bool> {
         let (ecosystem, name) = (publishing.grant.ecosystem(), publishing.grant.name());
         match publishing.view {
             View::Root => Ok(true),
@@ -255,13 +286,8 @@ impl Registry {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn linkable(
-        &self,
-        caller: &Caller,
-        owner: AccountId,
-        full_name: (&str, &str),
-    ) -> Result<Option<crate::package::RepositoryId>> {
-        let (Ok(login), Ok(name)) = (OwnerName::new(full_name.0), crate::name::RepositoryName::new(full_name.1)) else { return Ok(None) };
+    pub async fn linkable(&self, caller: &Caller, owner: AccountId, full_name: (&str, &str)) -> Result<Option<RepositoryId>> {
+        let (Ok(login), Ok(name)) = (OwnerName::new(full_name.0), RepositoryName::new(full_name.1)) else { return Ok(None) };
         let found = async {
             let account = self.identity.account_by_login(&login).await?;
             Ok::<_, Error>((self.identity.repository(account.id, &name).await?, account.is_organisation()))
@@ -316,7 +342,7 @@ fn hide(error: Error, name: &PackageName) -> Error {
     }
 }
 
-fn cannot_publish(name: &PackageName) -> Error {
+pub(super) fn cannot_publish(name: &PackageName) -> Error {
     Error::forbidden(Subject::Package, format!("you do not have permission to publish {name}"))
 }
 

@@ -34,6 +34,9 @@ impl Registry {
         grant.require(Action::Admin)?;
         let permanent = self.access.public_is_permanent && !grant.is_system();
         let edit = |head: &Head, now| {
+            if head.package.repository_scoped && settings != Settings::default() {
+                return Err(refused(Subject::Package, "the package takes its visibility and its roles from its repository; change those"));
+            }
             let linked = settings.repository.unwrap_or(head.package.repository);
             if settings.inherits == Some(true) && linked.is_none() {
                 return Err(refused(Subject::Repository, "only a package that is linked to a repository can inherit its roles"));
@@ -68,6 +71,9 @@ impl Registry {
         }
         let edit = |head: &Head, now| {
             let roles = &head.package.roles;
+            if head.package.repository_scoped {
+                return Err(refused(Subject::Package, "the package takes its roles from its repository; grant them there"));
+            }
             if role.is_none() && !roles.contains_key(&principal) {
                 return Err(Error::not_found(Subject::Package).saying("it has no role on this package"));
             }

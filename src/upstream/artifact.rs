@@ -88,6 +88,9 @@ impl Fetcher {
             return Err(Error::new(Kind::Unavailable, Subject::Upstream).saying("this server is offline and does not hold the file"));
         }
         let key = file_key(upstream, &wanted.name, &wanted.file);
+        if self.0.missing.contains_key(&key) {
+            return Err(Error::not_found(Subject::File));
+        }
         let (fetcher, upstream) = (self.clone(), Arc::clone(upstream));
         let tries = Tries::current();
         let start = move |announce| tries.counting(async move { fetcher.fill(&upstream, wanted, announce).await });
@@ -135,7 +138,10 @@ impl Fetcher {
     async fn begin(&self, upstream: &Upstream, wanted: &Wanted) -> Result<Opened> {
         let response = match upstream.get(&wanted.url, identity_headers()).await? {
             Answer::Body(response) => response,
-            Answer::Absent => return Err(Error::not_found(Subject::File)),
+            Answer::Absent => {
+                self.0.missing.insert(file_key(upstream, &wanted.name, &wanted.file), ());
+                return Err(Error::not_found(Subject::File));
+            }
             Answer::NotModified => return Err(Error::new(Kind::BadUpstream, Subject::Upstream)),
         };
         let length = response.content_length();

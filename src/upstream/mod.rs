@@ -111,6 +111,8 @@ struct Inner {
     /// What upstreams are asked for instead of a hidden name.
     decoy: String,
     files: quick_cache::sync::Cache<PackageKey, Arc<KeptFile>>,
+    /// Files that an upstream said a moment ago it does not have.
+    missing: moka::sync::Cache<PackageKey, ()>,
     fills: Flights<PackageKey, Shared<Filling>>,
 }
 
@@ -142,6 +144,7 @@ impl Fetcher {
             entries: quick_cache::sync::Cache::new(100_000),
             documents: Flights::default(),
             files: quick_cache::sync::Cache::new(200_000),
+            missing: moka::sync::Cache::builder().max_capacity(100_000).time_to_live(brief).build(),
             fills: Flights::default(),
         }))
     }

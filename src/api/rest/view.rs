@@ -286,6 +286,14 @@ impl Shown<'_> {
         self.ecosystem.info().package_types.first().copied().unwrap_or(self.ecosystem.info().name)
     }
 
+    fn visibility(&self) -> Visibility {
+        if !self.package.repository_scoped {
+            return self.package.visibility;
+        }
+        // Who sees the package sees its repository, unless that is gone.
+        self.repository.map_or(Visibility::Private, |repository| repository.visibility)
+    }
+
     /// GitHub's `Package`.
     pub(crate) fn package(&self, links: &Links) -> Map<String, Value> {
         let package = self.package;
@@ -296,7 +304,7 @@ impl Shown<'_> {
             "package_type": self.package_type(),
             "owner": account(links, self.owner),
             "version_count": package.versions,
-            "visibility": package.visibility,
+            "visibility": self.visibility(),
             "url": links.package(self.owner, self.package_type(), self.name),
             "html_url": links.package_page(self.owner, self.package_type(), self.name),
             "created_at": instant(package.created_at),

@@ -21,7 +21,7 @@ use crate::http::{HeaderValue, Method, Response, StatusCode, conditional, header
 use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{Version, Visibility};
 use crate::registry::artifact::CACHE_STATUS;
-use crate::registry::{Call, Plan};
+use crate::registry::{Call, Plan, Topic};
 use crate::upstream::Need;
 
 pub mod account;
@@ -191,7 +191,7 @@ async fn packument(call: &Call<'_>, name: &PackageName) -> Result<Response> {
         _ => Form::Full,
     };
     let coding = negotiate::coding(call.headers);
-    let rendered = call.registry.document::<Packument>(&grant, &plan, form, &call.base, coding).await?;
+    let rendered = call.registry.document::<Packument>(Topic::whole(&grant, &plan), form, &call.base, coding).await?;
     note_verdict(call, rendered.verdict.word());
     let mut response = if conditional::none_match(call.headers, &rendered.etag) {
         reply::empty(StatusCode::NOT_MODIFIED)
@@ -218,7 +218,7 @@ async fn manifest_of(call: &Call<'_>, name: &PackageName, wanted: &str) -> Resul
     let (plan, grant) = read_grant(call, name).await?;
     // A version that the kept document does not know may have been published since.
     for need in [Need::Usual, Need::Newest] {
-        let (document, verdict) = call.registry.parsed::<Packument>(&grant, &plan, need).await?;
+        let (document, verdict) = call.registry.parsed::<Packument>(Topic::whole(&grant, &plan), need).await?;
         note_verdict(call, verdict.word());
         if let Some(manifest) = document.manifest(wanted, &call.base) {
             return Ok(document_response(call, &plan, manifest, verdict.header()));
@@ -258,7 +258,7 @@ async fn download(call: &Call<'_>, name: &PackageName, version: &str, hex: &str)
 
 async fn tags(call: &Call<'_>, name: &PackageName) -> Result<Response> {
     let (plan, grant) = read_grant(call, name).await?;
-    let (document, verdict) = call.registry.parsed::<Packument>(&grant, &plan, Need::Usual).await?;
+    let (document, verdict) = call.registry.parsed::<Packument>(Topic::whole(&grant, &plan), Need::Usual).await?;
     note_verdict(call, verdict.word());
     let tags: Map<String, Value> = document.tags().iter().map(|(tag, number)| (tag.clone(), json!(number))).collect();
     let body = serde_json::to_vec(&tags).map_err(|error| Error::internal(Subject::Tag, error))?;

@@ -152,6 +152,7 @@ async fn publish(
         publisher: publishing.publisher,
         visibility,
         repository,
+        repository_scoped: false,
         number,
         manifest,
         files,

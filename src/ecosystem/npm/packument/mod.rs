@@ -86,14 +86,16 @@ const ABBREVIATED_FIELDS: [&str; 18] = [
 ];
 
 impl Document for Packument {
+    type Part = ();
+
     type Form = Form;
 
-    fn ask(name: &PackageName) -> Ask {
+    fn ask(name: &PackageName, (): &()) -> Ask {
         // The full form serves both of ours; the slash is escaped as npm itself does.
         Ask { path: name.as_str().replace('/', "%2f"), accept: "application/json" }
     }
 
-    fn parse(name: &PackageName, bytes: Bytes) -> Result<Self> {
+    fn parse(name: &PackageName, (): &(), bytes: Bytes) -> Result<Self> {
         let bad = |what: &'static str| Error::invalid(Subject::Package, what);
         let top: Fields<'_> = serde_json::from_slice(&bytes).map_err(|error| bad("not a packument").because(error))?;
         let mut packument = Self { name: name.clone(), tags: Vec::new(), versions: Vec::new(), time: Vec::new(), rest: Vec::new() };
@@ -128,7 +130,7 @@ impl Document for Packument {
         Ok(packument)
     }
 
-    fn hosted(records: Hosted<'_>) -> Result<Self> {
+    fn hosted(records: Hosted<'_>, (): &()) -> Result<Self> {
         super::hosted::packument(records)
     }
 

@@ -14,7 +14,7 @@ fn at() -> BaseUrl {
 }
 
 fn parse_as(package: &str, document: impl fmt::Display) -> Result<Packument> {
-    Packument::parse(&name(package), document.to_string().into())
+    Packument::parse(&name(package), &(), document.to_string().into())
 }
 
 fn parse(document: impl fmt::Display) -> Packument {
@@ -283,7 +283,7 @@ mod refusals {
         ] {
             assert_eq!(parse_as("tool", wrong).unwrap_err().kind(), Kind::Invalid, "{wrong}");
         }
-        assert!(Packument::parse(&name("tool"), Bytes::from_static(b"{\"name\":\"tool\",\"x\":\"\xff\"}")).is_err());
+        assert!(Packument::parse(&name("tool"), &(), Bytes::from_static(b"{\"name\":\"tool\",\"x\":\"\xff\"}")).is_err());
     }
 
     #[test]
@@ -509,7 +509,7 @@ fn any_damage() -> impl Strategy<Value = Vec<u8>> {
 
 /// Everything that can be done with a document, done.
 fn exercise(bytes: Vec<u8>) {
-    let Ok(mut packument) = Packument::parse(&name("tool"), bytes.into()) else { return };
+    let Ok(mut packument) = Packument::parse(&name("tool"), &(), bytes.into()) else { return };
     for form in [Form::Full, Form::Abbreviated] {
         let out = packument.render(&at(), form);
         assert!(serde_json::from_slice::<&RawValue>(&out).is_ok(), "{out:?}");
@@ -526,7 +526,7 @@ proptest! {
     fn what_is_rendered_reads_back_the_same(document in any_document()) {
         let first = parse(&document);
         let bytes = first.render(&at(), Form::Full);
-        let second = Packument::parse(&name("tool"), bytes.clone()).unwrap();
+        let second = Packument::parse(&name("tool"), &(), bytes.clone()).unwrap();
         prop_assert_eq!(&second.tags, &first.tags);
         prop_assert_eq!(&second.time, &first.time);
         prop_assert_eq!(&second.rest, &first.rest);
@@ -608,7 +608,7 @@ proptest! {
     #[test]
     fn an_abbreviated_document_abbreviates_to_itself_but_for_scripts(document in any_document()) {
         let short = parse(&document).render(&at(), Form::Abbreviated);
-        let again = Packument::parse(&name("tool"), short.clone()).unwrap();
+        let again = Packument::parse(&name("tool"), &(), short.clone()).unwrap();
         let scripts = |mut value: Value| {
             for (_, version) in value["versions"].as_object_mut().unwrap() {
                 version.as_object_mut().unwrap().remove("hasInstallScript");
