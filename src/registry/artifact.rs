@@ -13,6 +13,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use super::{Plan, Registry, entity_tag};
 use crate::access::Grant;
 use crate::blob::{Blob, Spool};
+use crate::catalog::{FileRow, Head};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::{Ask, Document, Promise};
@@ -86,14 +87,23 @@ impl Registry {
         Box::pin(self.fetch_file_at(grant, plan, file, location)).await
     }
 
+    /// A file of a hosted package, with what is known of it; `None` when no live version has it.
+    ///
+    /// # Errors
+    /// When the store or the disk fails.
+    pub async fn hosted_file(&self, grant: &Grant, head: &Head, file: &str) -> Result<Option<(Arc<FileRow>, Artifact)>> {
+        let Some(row) = self.catalog.file(grant, head, file).await? else { return Ok(None) };
+        let blob = self.blobs.read(&row.file.sha256).await?;
+        let blob = blob.ok_or_else(|| Error::internal(Subject::Blob, format!("hosted blob {} is missing", row.file.sha256)))?;
+        Ok(Some((row, whole(blob, Verdict::Hosted))))
+    }
+
     /// A file that is hosted or kept.
     async fn at_hand(&self, grant: &Grant, plan: &Plan, file: &str) -> Result<Option<Artifact>> {
         if let Some(head) = plan.head()
-            && let Some(row) = self.catalog.file(grant, head, file).await?
+            && let Some((_, artifact)) = self.hosted_file(grant, head, file).await?
         {
-            let blob = self.blobs.read(&row.file.sha256).await?;
-            let blob = blob.ok_or_else(|| Error::internal(Subject::Blob, format!("hosted blob {} is missing", row.file.sha256)))?;
-            return Ok(Some(whole(blob, Verdict::Hosted)));
+            return Ok(Some(artifact));
         }
         for upstream in plan.upstreams() {
             if let Some(blob) = self.kept_file(grant, upstream, file).await? {
@@ -322,6 +332,6 @@ impl Content {
     }
 }
 
-fn whole(blob: Blob, verdict: Verdict) -> Artifact {
+pub(super) fn whole(blob: Blob, verdict: Verdict) -> Artifact {
     Artifact { size: Some(blob.size()), etag: Some(entity_tag(blob.digest(), None)), content: Content::Blob(blob), verdict }
 }

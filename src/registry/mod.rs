@@ -25,6 +25,7 @@ use crate::upstream::{Fetcher, Upstream};
 
 pub mod arrival;
 pub mod artifact;
+pub mod content;
 pub mod document;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -34,6 +35,7 @@ pub mod settings;
 pub mod source;
 
 pub use artifact::{Artifact, Content, Location};
+pub use content::Needs;
 pub use document::{Rendered, Topic};
 pub use settings::Settings;
 pub use source::Plan;
@@ -52,6 +54,8 @@ pub struct Config {
     pub publish_limit_bytes: u64,
     /// Largest metadata of a publish besides its file.
     pub publish_metadata_limit_bytes: usize,
+    /// Largest content that is uploaded by its digest: a layer of an image.
+    pub content_limit_bytes: u64,
     /// Most entries of a published archive.
     pub archive_entries: u64,
     /// Most bytes a published archive unpacks to.
@@ -72,6 +76,7 @@ impl Default for Config {
             large_documents_at_once: 2,
             publish_limit_bytes: 350 << 20,
             publish_metadata_limit_bytes: 16 << 20,
+            content_limit_bytes: 16 << 30,
             archive_entries: 100_000,
             archive_unpacked_bytes: 2 << 30,
             version_files: 10_000,
@@ -100,6 +105,8 @@ pub struct Registry {
     large_documents: Arc<tokio::sync::Semaphore>,
     /// Which upstream the files of a version came from, where no index says so.
     keepers: moka::sync::Cache<PackageKey, Arc<str>>,
+    /// Content that clients were told is there a while ago.
+    shown: content::Shown,
     /// Changes of packages take turns, by the package's key.
     turns: Vec<tokio::sync::Mutex<()>>,
 }
@@ -175,7 +182,22 @@ impl Registry {
         let large_documents = Arc::new(tokio::sync::Semaphore::new(config.large_documents_at_once.max(1)));
         let keepers = moka::sync::Cache::new(KEEPERS_REMEMBERED);
         let turns = std::iter::repeat_with(tokio::sync::Mutex::default).take(256).collect();
-        Self { config, access, catalog, identity, blobs, fetcher, upstreams, clock, rendered, parsed, large_documents, keepers, turns }
+        Self {
+            config,
+            access,
+            catalog,
+            identity,
+            blobs,
+            fetcher,
+            upstreams,
+            clock,
+            rendered,
+            parsed,
+            large_documents,
+            keepers,
+            shown: content::shown(),
+            turns,
+        }
     }
 
     /// The limits.
