@@ -15,7 +15,7 @@ fn the_example_says_what_the_code_defaults_to() {
     assert_eq!(Config { ecosystem: BTreeMap::new(), ..example.clone() }, Config::default());
     for ecosystem in ecosystem.values() {
         assert_eq!(Ecosystem { upstream: None, ..ecosystem.clone() }, Ecosystem::default());
-        assert!(!ecosystem.upstreams().is_empty());
+        assert!(ecosystem.upstream.is_some(), "it says where names come from, if only that they come from nowhere");
     }
 }
 
@@ -138,7 +138,7 @@ include = ["{"]
     packhouse.toml:10:1: server.hosts: expected a host name, such as packages.example
     packhouse.toml:13:22: access.default_visibility: unknown value "secret", expected one of "private", "internal", "public"
     packhouse.toml:16:1: identity.cache_seconds: expected at most 60: a revoked token may live on that long
-    packhouse.toml:18:12: ecosystem.nmp: there is no such ecosystem, expected npm
+    packhouse.toml:18:12: ecosystem.nmp: there is no such ecosystem, expected container, npm
     packhouse.toml:23:1: ecosystem.npm.upstream.0.name: expected 1 to 64 of lower-case letters, digits, '-', '_' and '.'
     packhouse.toml:24:1: ecosystem.npm.upstream.0.url: expected an address that begins with https:// or http://
     packhouse.toml:27:1: ecosystem.npm.upstream.1.url: an address holds no credentials; use username and password_file, or token_file

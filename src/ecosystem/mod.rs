@@ -17,9 +17,10 @@ use crate::package::Version;
 use crate::registry::Call;
 
 pub mod npm;
+pub mod oci;
 
 /// Every ecosystem this server speaks.
-pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm];
+pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &oci::Oci];
 
 /// What the server must know of an ecosystem before it can hand a request to it.
 #[derive(Debug)]
@@ -72,6 +73,8 @@ pub struct Asked<'a> {
     pub method: &'a Method,
     /// The raw path below the mount, with its leading slash.
     pub path: &'a str,
+    /// The raw query.
+    pub query: Option<&'a str>,
     /// The mount as the client addresses it.
     pub base: &'a BaseUrl,
 }

@@ -105,7 +105,7 @@ async fn answer(
             let name = ecosystem.info().name;
             trace.note(|notes| notes.ecosystem = Some(name));
             let base = base(ecosystem, (origin, mount, rest), own_host);
-            let asked = Asked { method: &parts.method, path: rest, base: &base };
+            let asked = Asked { method: &parts.method, path: rest, query: parts.uri.query(), base: &base };
             // A defect must cost its own request and no other.
             let work = AssertUnwindSafe(ecosystem_answer(state, ecosystem, parts, body, (&asked, origin, own_host), trace, failed_logins));
             let result = work.catch_unwind().await.unwrap_or_else(|_| Err(Error::internal(Subject::Request, "a handler panicked")));
@@ -165,11 +165,15 @@ async fn ecosystem_answer(
     failed_logins: &FailedLogins,
 ) -> Result<Response> {
     let registry = &*state.registry;
+    let signs_in = ecosystem.signs_in(asked.method, asked.path);
+    if signs_in {
+        failed_logins.check(origin.client)?;
+    }
     let Identified { caller, session } = match identify(registry, ecosystem, &parts.headers).await {
         Ok(identified) => identified,
         Err(error) if error.kind() == Kind::Unauthenticated => {
             failed_logins.check(origin.client)?;
-            if !ecosystem.signs_in(asked.method, asked.path) {
+            if !signs_in {
                 // A session that has ended is no guess.
                 if !Identity::is_session(&parts.headers) {
                     failed_logins.count(origin.client);
@@ -187,14 +191,19 @@ async fn ecosystem_answer(
         session,
         method: parts.method.clone(),
         path: asked.path,
-        query: parts.uri.query(),
+        query: asked.query,
         headers: &parts.headers,
         body,
         base: asked.base.clone(),
         own_host,
         trace,
     };
-    ecosystem.serve(call).await
+    let answered = ecosystem.serve(call).await;
+    if signs_in && answered.as_ref().is_err_and(|error| error.kind() == Kind::Unauthenticated) {
+        // What was guessed came in the body.
+        failed_logins.count(origin.client);
+    }
+    answered
 }
 
 async fn identify(registry: &Registry, ecosystem: &dyn Ecosystem, headers: &HeaderMap) -> Result<Identified> {
