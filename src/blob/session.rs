@@ -151,6 +151,11 @@ impl Blobs {
         ended
     }
 
+    /// Ends all sessions, when the server stops. Each holds these blobs, so they would never go by themselves.
+    pub fn end_sessions(&self) {
+        self.sessions().clear();
+    }
+
     /// Drops sessions that no request is using and none has for too long.
     fn drop_idle(&self, all: &mut HashMap<String, Arc<Session>>) -> usize {
         let (before, now) = (all.len(), self.0.clock.now());

@@ -15,6 +15,7 @@ mod http;
 mod limits;
 mod npm_refusals;
 mod npm_wire;
+mod oci;
 mod online;
 mod operation;
 mod proxy;

@@ -4,10 +4,13 @@
 //! What another manifest is made of stays until that one is deleted. Source: OCI
 //! Distribution Specification 1.1, «Content Management».
 
+use std::sync::Arc;
+
 use super::route::Reference;
 use super::scope::Access;
 use super::{INFO, hidden, permit, publishing};
-use crate::access::Action;
+use crate::access::{Action, Grant};
+use crate::catalog::Head;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{Response, StatusCode, reply};
@@ -40,18 +43,24 @@ pub async fn delete_manifest(call: &Call<'_>, name: &PackageName, reference: &Re
 /// # Errors
 /// As [`delete_manifest`].
 pub async fn delete_blob(call: &Call<'_>, name: &PackageName, digest: &Digest) -> Result<Response> {
-    match call.registry.grant_hosted(INFO.name, &call.caller, name, Action::Delete).await {
-        Ok((head, grant)) => {
-            permit(call, name, Access::Delete)?;
-            call.trace.note(|notes| notes.package = Some(name.clone()));
-            call.registry.give_up_content(&grant, Some(&head), digest).await?;
-        }
+    match deletable(call, name).await {
+        Ok((head, grant)) => call.registry.give_up_content(&grant, Some(&head), digest).await?,
         // What was sent to a repository that is not there yet can be taken back by its sender.
         Err(error) if error.kind() == Kind::NotFound => {
-            let own = publishing(call, name).await.map_err(|_| hidden(call, error))?;
+            let own = publishing(call, name).await.map_err(|_| error)?;
             call.registry.give_up_content(&own.grant, None, digest).await?;
         }
-        Err(error) => return Err(hidden(call, error)),
+        Err(error) => return Err(error),
     }
     Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+/// The right to delete in a repository. Who may not read it is told what is told of none.
+async fn deletable(call: &Call<'_>, name: &PackageName) -> Result<(Arc<Head>, Grant)> {
+    let granted = async |action| call.registry.grant_hosted(INFO.name, &call.caller, name, action).await;
+    granted(Action::Read).await.map_err(|error| hidden(call, error))?;
+    let granted = granted(Action::Delete).await?;
+    permit(call, name, Access::Delete)?;
+    call.trace.note(|notes| notes.package = Some(name.clone()));
+    Ok(granted)
 }

@@ -224,6 +224,10 @@ async fn blob(call: &Call<'_>, name: &PackageName, digest: &Digest) -> Result<Re
     }
     let digest = HeaderValue::try_from(text).map_err(|error| Error::internal(Subject::Digest, error))?;
     response.headers_mut().insert(CONTENT_DIGEST, digest);
+    if size == Some(0) && response.status() == StatusCode::OK {
+        // The HTTP library leaves it out of the answer to HEAD where it is zero.
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     Ok(response)
 }
 

@@ -117,6 +117,28 @@ impl Ran {
     }
 }
 
+/// Runs a command to its end, with some input, and within the time that a client may take. `line` is how it is called in reports.
+pub(super) async fn execute(mut command: Command, line: &str, input: &[u8]) -> Ran {
+    use tokio::io::AsyncWriteExt;
+    let line = line.to_owned();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{line}: {error}"));
+    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    if let Some(mut pipe) = child.stdin.take() {
+        // Who needs no input may be gone already.
+        let _ = pipe.write_all(input).await;
+    }
+    let Ok(output) = tokio::time::timeout(LIMIT, child.wait_with_output()).await else {
+        if let Some(group) = group {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        return Ran { code: -1, out: String::new(), err: format!("killed after {LIMIT:?}"), line };
+    };
+    let output = output.expect("it ran");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr), line }
+}
+
 /// A client with a home, settings and a cache of its own.
 pub(crate) struct Client {
     tool: Tool,
@@ -167,22 +189,9 @@ impl Client {
         let bin = clients().join("bin");
         let program = bin.join(self.tool.command());
         assert!(program.exists(), "{} is not installed; tests/run --install installs every client", self.tool.command());
-        let home = self.home.path();
         let mut command = Command::new(program);
         command.args(arguments).current_dir(folder).env_clear().envs(self.environment(&bin)).envs(environment.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{} in {}: {error}", self.tool.command(), home.display()));
-        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let line = format!("{} {}", self.tool.command(), arguments.join(" "));
-        let Ok(output) = tokio::time::timeout(LIMIT, child.wait_with_output()).await else {
-            if let Some(group) = group {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-            return Ran { code: -1, out: String::new(), err: format!("killed after {LIMIT:?}"), line };
-        };
-        let output = output.expect("it ran");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr), line }
+        execute(command, &format!("{} {}", self.tool.command(), arguments.join(" ")), &[]).await
     }
 
     fn environment(&self, bin: &Path) -> Vec<(&'static str, String)> {
