@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::ecosystem;
 use crate::error::{Error, Result, Subject};
+use crate::event;
 use crate::format::BaseUrl;
 use crate::http::HeaderValue;
 use crate::identity::{Identity, TokenText};
@@ -39,6 +40,7 @@ use crate::store::Store;
 use crate::store::redb::{Durability, Redb};
 use crate::upstream::config::{Credentials, ProxyEnvironment};
 use crate::upstream::{Fetcher, Upstream, UpstreamConfig};
+use crate::usage::Downloads;
 
 /// What a data folder holds, opened: everything but the network.
 pub struct Data {
@@ -54,6 +56,7 @@ pub struct Data {
     pub catalog: Catalog,
     restorable: Duration,
     unfinished: Duration,
+    audit: event::Config,
     /// Held as long as the folder is in use.
     _lock: File,
 }
@@ -77,10 +80,12 @@ impl Data {
         let state: Arc<dyn Store> = Arc::<Redb>::clone(&truth);
         let blobs = Blobs::open(folder, index, clock.clone(), config.blob.clone()).await?;
         let identity = Arc::new(Identity::with_config(Arc::clone(&state), clock.clone(), config.identity.clone()));
-        let catalog = Catalog::new(state, Arc::clone(&identity), clock.clone());
+        let downloads = Arc::new(Downloads::new(Arc::clone(&state), clock.clone(), config.usage.clone()));
+        let catalog = Catalog::new(state, Arc::clone(&identity), downloads, clock.clone());
         let restorable = Duration::from_secs(config.registry.restore_days.saturating_mul(86_400));
         let unfinished = Duration::from_secs(config.registry.unfinished_hours.saturating_mul(3600));
-        Ok(Self { truth, cache, blobs, identity, catalog, restorable, unfinished, _lock: lock })
+        let audit = config.audit.clone();
+        Ok(Self { truth, cache, blobs, identity, catalog, restorable, unfinished, audit, _lock: lock })
     }
 
     /// What jobs work on.
@@ -92,6 +97,7 @@ impl Data {
             identity: Arc::clone(&self.identity),
             restorable: self.restorable,
             unfinished: self.unfinished,
+            audit: self.audit.clone(),
         }
     }
 
@@ -207,6 +213,7 @@ async fn run(config: Config) -> Result<()> {
             tracing::error!(%error, "a task failed");
         }
     }
+    data.jobs().finish().await;
     data.close();
     tracing::info!("stopped");
     Ok(())
@@ -245,11 +252,16 @@ fn reload(data: &Data, old: &Config, clock: &Clock, certificates: Option<&Arc<Ce
     if let Some(certificates) = certificates {
         certificates.reload(&new.server.tls)?;
     }
-    let fixed = (&new.data_dir, &new.server.listen, &new.server.tls.listen, &new.blob, &new.store, &new.log, &new.identity);
-    if fixed != (&old.data_dir, &old.server.listen, &old.server.tls.listen, &old.blob, &old.store, &old.log, &old.identity) {
-        tracing::warn!("data_dir, listening addresses, [blob], [store], [identity] and [log] change only with a restart");
+    if fixed(&new) != fixed(old) {
+        tracing::warn!("data_dir, listening addresses, [blob], [store], [identity], [usage], [audit] and [log] change only with a restart");
     }
     Ok((new, state))
+}
+
+/// What is read at the start alone.
+fn fixed(config: &Config) -> impl PartialEq {
+    let Config { data_dir, server, blob, store, log, identity, usage, audit, .. } = config;
+    (data_dir, &server.listen, &server.tls.listen, blob, store, log, identity, usage, audit)
 }
 
 fn upstream(own: &UpstreamConfig, config: &Config, environment: &ProxyEnvironment, clock: &Clock) -> Result<Arc<Upstream>> {

@@ -121,6 +121,13 @@ pub trait Document: Clone + Send + Sync + 'static {
     /// What the document promises about a file, by the name it has in our download path.
     fn promise(&self, file: &str) -> Option<Promise>;
 
+    /// Whether fetching a file is a download of its version, and not of something
+    /// beside it: a signature, a checksum.
+    fn is_download(file: &str) -> bool {
+        let _ = file;
+        true
+    }
+
     /// The document as bytes, with addresses below `at`.
     fn render(&self, at: &BaseUrl, form: Self::Form) -> Bytes;
 }

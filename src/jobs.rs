@@ -17,6 +17,7 @@ use crate::catalog::Catalog;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::event;
 use crate::identity::Identity;
 
 /// Files younger than this are left alone by a sweep: their rows may still be on the way.
@@ -35,6 +36,8 @@ pub struct Jobs {
     pub restorable: Duration,
     /// How long the files of a version that nothing completes are kept.
     pub unfinished: Duration,
+    /// How long it is known what happened.
+    pub audit: event::Config,
 }
 
 /// Work on the whole data folder that an operator asks for.
@@ -66,6 +69,7 @@ static TABLE: &[Job] = &[
             .boxed()
         },
     },
+    Job { name: "count", every: Duration::from_secs(30), run: |jobs| async move { jobs.count().await }.boxed() },
     Job { name: "evict", every: Duration::from_secs(15), run: |jobs| async move { jobs.evict().await.map(drop) }.boxed() },
     Job {
         name: "unfinished",
@@ -73,10 +77,11 @@ static TABLE: &[Job] = &[
         run: |jobs| async move { jobs.give_up_unfinished().await.map(drop) }.boxed(),
     },
     Job { name: "sweep", every: Duration::from_secs(3600), run: |jobs| async move { jobs.sweep(SWEEP_GRACE).await.map(drop) }.boxed() },
+    Job { name: "forget", every: Duration::from_secs(3600), run: |jobs| async move { jobs.forget().await }.boxed() },
 ];
 
 impl Jobs {
-    /// Runs every job at its times until `stop` turns true, then flushes once more.
+    /// Runs every job at its times until `stop` turns true.
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let mut running = tokio::task::JoinSet::new();
         for job in TABLE {
@@ -96,8 +101,14 @@ impl Jobs {
             });
         }
         while running.join_next().await.is_some() {}
-        if let Err(error) = self.flush().await {
-            tracing::error!(error = ?error, "the last flush failed");
+    }
+
+    /// Writes all that was summed in memory, once the last request has ended.
+    pub async fn finish(&self) {
+        for written in [self.flush().await, self.count().await] {
+            if let Err(error) = written {
+                tracing::error!(error = ?error, "the last flush failed");
+            }
         }
     }
 
@@ -108,6 +119,23 @@ impl Jobs {
     pub async fn flush(&self) -> Result<()> {
         self.blobs.flush().await?;
         self.identity.flush_last_used().await.map(drop)
+    }
+
+    /// Writes how often versions were downloaded.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn count(&self) -> Result<()> {
+        self.catalog.downloads().flush().await.map(drop)
+    }
+
+    /// Forgets what is older than it is kept: on which days downloads were made, and what happened.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn forget(&self) -> Result<()> {
+        self.catalog.downloads().prune().await?;
+        self.catalog.forget_events(&self.audit).await.map(drop)
     }
 
     /// Removes the least recently used cached blobs down to the limits.

@@ -14,15 +14,16 @@
 //! | module | what it is |
 //! |---|---|
 //! | `error` | the one error type: condition, subject, message, cause |
-//! | `clock`, `digest`, `name` | present time; content digests; names in their one spelling |
+//! | `clock`, `digest`, `name`, `xml` | present time; content digests; names in their one spelling; XML within bounds |
 //! | `http` | bodies, conditional requests, ranges, negotiation, paths: mostly pure |
 //! | `observe` | every metric, and the notes and the writer of the log's lines |
 //! | `package` | packages, versions, files, roles as plain data that all formats share |
 //! | `format` | what a format must be able to do: parse, merge, filter, render |
 //! | `store` | ordered keys with conditional batches, on redb or in memory |
 //! | `blob` | files by digest: publish, cache, eviction, sweep, check; growing files that many follow |
-//! | `event` | the log of what happened to packages |
+//! | `event` | the log of what happened to packages and accounts, and the outbox of what is still to be told |
 //! | `identity` | users, organisations, teams, repositories, tokens, reserved names |
+//! | `usage` | counts of downloads, summed in memory |
 //! | `access` | who may do what: one pure function, and the grant that proves it said yes |
 //! | `catalog` | hosted packages: looking up, and changes as batches |
 //! | `upstream` | upstream registries: guard, breaker, freshness, one fetch for many, resuming |
@@ -56,6 +57,7 @@ pub mod error;
 pub mod clock;
 pub mod digest;
 pub mod name;
+pub mod xml;
 
 pub mod http;
 pub mod observe;
@@ -67,7 +69,9 @@ pub mod store;
 pub mod blob;
 
 pub mod event;
+
 pub mod identity;
+pub mod usage;
 
 pub mod access;
 

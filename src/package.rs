@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::clock::Timestamp;
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::name::{PackageName, Tag};
 
 macro_rules! id_type {
@@ -66,6 +66,18 @@ pub enum Visibility {
     Public,
 }
 
+impl Visibility {
+    /// Its name.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Internal => "internal",
+            Self::Public => "public",
+        }
+    }
+}
+
 impl std::str::FromStr for Visibility {
     type Err = &'static str;
 
@@ -89,6 +101,31 @@ pub enum Role {
     Write,
     /// Also delete, manage, grant.
     Admin,
+}
+
+impl Role {
+    /// Its name.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "read" => Ok(Self::Read),
+            "write" => Ok(Self::Write),
+            "admin" => Ok(Self::Admin),
+            _ => Err("a role is one of read, write, admin"),
+        }
+    }
 }
 
 /// Someone who can be granted a role.
@@ -155,6 +192,9 @@ pub struct Package {
     /// Roles granted on the package itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub roles: BTreeMap<Principal, Role>,
+    /// Roles that the workflows of its owner's repositories have on it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub workflows: BTreeMap<RepositoryId, Role>,
     /// Tags and the version number each points at.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<Tag, String>,
@@ -272,4 +312,12 @@ pub struct File {
     pub digests: Vec<Digest>,
     /// Media type it is served with.
     pub media_type: String,
+}
+
+impl File {
+    /// Its digest by an algorithm, if that is kept.
+    #[must_use]
+    pub fn digest(&self, algorithm: Algorithm) -> Option<Digest> {
+        std::iter::once(&self.sha256).chain(&self.digests).find(|digest| digest.algorithm() == algorithm).copied()
+    }
 }

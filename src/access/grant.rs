@@ -40,6 +40,7 @@ pub struct Grant {
 enum Holder {
     Anonymous,
     User(AccountId, TokenId),
+    Workflow(TokenId),
     System,
 }
 
@@ -119,20 +120,20 @@ impl Grant {
         self.action
     }
 
-    /// The user it was allowed to; `None` for the anonymous caller and for this server itself.
+    /// The user it was allowed to; `None` for the anonymous caller, a workflow, and this server itself.
     #[must_use]
     pub const fn caller(&self) -> Option<AccountId> {
         match self.holder {
             Holder::User(user, _) => Some(user),
-            Holder::Anonymous | Holder::System => None,
+            Holder::Anonymous | Holder::Workflow(_) | Holder::System => None,
         }
     }
 
-    /// The token by which that user asked.
+    /// The token by which it was asked for.
     #[must_use]
     pub const fn token(&self) -> Option<TokenId> {
         match self.holder {
-            Holder::User(_, token) => Some(token),
+            Holder::User(_, token) | Holder::Workflow(token) => Some(token),
             Holder::Anonymous | Holder::System => None,
         }
     }
@@ -162,6 +163,7 @@ impl Grant {
             Caller::Anonymous => Holder::Anonymous,
             Caller::System => Holder::System,
             Caller::Signed(signed) => Holder::User(signed.user, signed.token),
+            Caller::Workflow(workflow) => Holder::Workflow(workflow.token),
         };
         Self { ecosystem: target.ecosystem, name: target.name.clone(), package: target.package, action, holder }
     }

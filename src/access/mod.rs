@@ -21,6 +21,8 @@
 //! - A package that inherits takes its roles from its repository **instead of**
 //!   its own: read and triage give read, write and maintain give write, admin gives admin.
 //! - A repository of another owner than the package's gives no roles.
+//! - A workflow has the rights of its repository and of no user. Its repository is admin of the packages that
+//!   take their roles from it, and has the role that others give it by name; only among its owner's packages.
 //!
 //! What a caller learns from a refusal is decided here once, so that no format can
 //! leak it: who may not read a thing that is not public is told that it does not
@@ -31,8 +33,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, Result, Subject};
-use crate::identity::{Caller, OrganisationRole, Repository, RepositoryRole, Scope, Scopes, Signed};
-use crate::package::{AccountId, Principal, Role, Visibility};
+use crate::identity::{Caller, OrganisationRole, Repository, RepositoryRole, Scope, Scopes, Signed, Workflow};
+use crate::package::{AccountId, Principal, RepositoryId, Role, Visibility};
 
 mod grant;
 #[cfg(test)]
@@ -52,11 +54,19 @@ pub struct Config {
     pub members_can_publish: bool,
     /// Whether a public package stays public.
     pub public_is_permanent: bool,
+    /// A public version that was downloaded more often than this cannot be deleted, nor can its package; zero for no such rule.
+    pub undeletable_downloads: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { anonymous_proxy: true, default_visibility: Visibility::Private, members_can_publish: true, public_is_permanent: true }
+        Self {
+            anonymous_proxy: true,
+            default_visibility: Visibility::Private,
+            members_can_publish: true,
+            public_is_permanent: true,
+            undeletable_downloads: 5000,
+        }
     }
 }
 
@@ -107,6 +117,8 @@ pub struct Policy {
     pub inherits: bool,
     /// Roles granted on the package itself.
     pub roles: BTreeMap<Principal, Role>,
+    /// Roles of the workflows of repositories.
+    pub workflows: BTreeMap<RepositoryId, Role>,
     /// The repository it is linked to.
     pub repository: Option<RepositoryPolicy>,
     /// Whether the package has no rights of its own but those of its repository (Maven, legacy docker).
@@ -116,6 +128,8 @@ pub struct Policy {
 /// What rights on a repository hang on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepositoryPolicy {
+    /// Its id.
+    pub id: RepositoryId,
     /// Who may read it without a role.
     pub visibility: Visibility,
     /// The account whose repository it is.
@@ -126,7 +140,7 @@ pub struct RepositoryPolicy {
 
 impl From<&Repository> for RepositoryPolicy {
     fn from(repository: &Repository) -> Self {
-        Self { visibility: repository.visibility, owner: repository.owner, roles: repository.roles.clone() }
+        Self { id: repository.id, visibility: repository.visibility, owner: repository.owner, roles: repository.roles.clone() }
     }
 }
 
@@ -140,6 +154,7 @@ impl Policy {
             visibility: repository.visibility,
             inherits: true,
             roles: BTreeMap::new(),
+            workflows: BTreeMap::new(),
             repository: Some(repository.into()),
             repository_scoped: true,
         }
@@ -169,18 +184,19 @@ impl Policy {
 /// scope or role that is missing.
 pub fn decide(caller: &Caller, policy: &Policy, action: Action) -> Result<()> {
     let visibility = policy.visibility();
-    let signed = match caller {
+    let scopes = match caller {
         Caller::System => return Ok(()),
         Caller::Anonymous if visibility != Visibility::Public => return Err(Error::not_found(Subject::Package)),
         Caller::Anonymous if action == Action::Read => return Ok(()),
         Caller::Anonymous => return Err(Error::new(Kind::Unauthenticated, Subject::Package)),
-        Caller::Signed(signed) => signed,
+        Caller::Signed(signed) => signed.scopes,
+        Caller::Workflow(workflow) => workflow.scopes,
     };
-    let role = role(signed, policy);
+    let role = role(caller, policy);
     let readable = match visibility {
         Visibility::Public => true,
-        Visibility::Internal => missing_scope(signed.scopes, policy, Action::Read).is_none(),
-        Visibility::Private => role.is_some() && missing_scope(signed.scopes, policy, Action::Read).is_none(),
+        Visibility::Internal => missing_scope(scopes, policy, Action::Read).is_none(),
+        Visibility::Private => role.is_some() && missing_scope(scopes, policy, Action::Read).is_none(),
     };
     if !readable {
         return Err(Error::not_found(Subject::Package));
@@ -188,15 +204,36 @@ pub fn decide(caller: &Caller, policy: &Policy, action: Action) -> Result<()> {
     if action == Action::Read {
         return Ok(());
     }
-    if let Some(scope) = missing_scope(signed.scopes, policy, action) {
+    if let Some(scope) = missing_scope(scopes, policy, action) {
         return Err(lacks_scope(scope));
     }
     if role >= Some(action.role()) { Ok(()) } else { Err(lacks_role(action.role())) }
 }
 
-/// The role a signed-in user has on a package, whatever the token's scopes.
+/// The role a caller has on a package, whatever the token's scopes.
 #[must_use]
-pub fn role(signed: &Signed, policy: &Policy) -> Option<Role> {
+pub fn role(caller: &Caller, policy: &Policy) -> Option<Role> {
+    match caller {
+        Caller::System => Some(Role::Admin),
+        Caller::Anonymous => None,
+        Caller::Signed(signed) => user_role(signed, policy),
+        Caller::Workflow(workflow) => workflow_role(workflow, policy),
+    }
+}
+
+fn workflow_role(workflow: &Workflow, policy: &Policy) -> Option<Role> {
+    if workflow.owner != policy.owner {
+        return None;
+    }
+    let own = policy.own_repository().is_some_and(|repository| repository.id == workflow.repository);
+    match own {
+        true if policy.repository_scoped || policy.inherits => Some(Role::Admin),
+        _ if policy.repository_scoped => None,
+        _ => policy.workflows.get(&workflow.repository).copied(),
+    }
+}
+
+fn user_role(signed: &Signed, policy: &Policy) -> Option<Role> {
     if is_admin(signed, policy.owner) {
         return Some(Role::Admin);
     }
@@ -217,6 +254,7 @@ pub fn role_on_repository(caller: &Caller, repository: &RepositoryPolicy, organi
         Caller::Anonymous => None,
         Caller::Signed(signed) if is_admin(signed, repository.owner) => Some(RepositoryRole::Admin),
         Caller::Signed(signed) => highest(signed, repository.owner, organisation, &repository.roles),
+        Caller::Workflow(workflow) => (workflow.repository == repository.id).then_some(RepositoryRole::Write),
     }
 }
 
@@ -249,12 +287,7 @@ fn lacks_scope(scope: Scope) -> Error {
 }
 
 fn lacks_role(role: Role) -> Error {
-    let needed = match role {
-        Role::Read => "the role read",
-        Role::Write => "the role write",
-        Role::Admin => "the role admin",
-    };
-    Error::forbidden(Subject::Package, format!("{needed} on the package is required"))
+    Error::forbidden(Subject::Package, format!("the role {} on the package is required", role.word()))
 }
 
 /// The account under which a package would be made.
@@ -276,18 +309,22 @@ pub struct Owner {
 /// exist, except to the server itself and to site admins, who are told `NotFound`.
 pub fn decide_create(caller: &Caller, owner: Option<Owner>) -> Result<()> {
     let absent = || Error::not_found(Subject::Owner).saying("no such user or organisation");
-    let signed = match caller {
+    let scopes = match caller {
         Caller::System => return owner.map(|_| ()).ok_or_else(absent),
         Caller::Anonymous => return Err(Error::new(Kind::Unauthenticated, Subject::Owner)),
-        Caller::Signed(signed) => signed,
+        Caller::Signed(signed) => signed.scopes,
+        Caller::Workflow(workflow) => workflow.scopes,
     };
-    if !signed.scopes.allow(Scope::WritePackages) {
+    if !scopes.allow(Scope::WritePackages) {
         return Err(lacks_scope(Scope::WritePackages));
     }
-    match owner {
-        None if signed.site_admin => Err(absent()),
-        Some(owner) if is_admin(signed, owner.account) => Ok(()),
-        Some(owner) if owner.members_can_publish && signed.role_in(owner.account).is_some() => Ok(()),
-        _ => Err(Error::forbidden(Subject::Owner, "you may not publish packages under this owner")),
-    }
+    let may = match (caller, owner) {
+        (Caller::Signed(signed), None) if signed.site_admin => return Err(absent()),
+        (Caller::Signed(signed), Some(owner)) => {
+            is_admin(signed, owner.account) || owner.members_can_publish && signed.role_in(owner.account).is_some()
+        }
+        (Caller::Workflow(workflow), Some(owner)) => workflow.owner == owner.account,
+        _ => false,
+    };
+    if may { Ok(()) } else { Err(Error::forbidden(Subject::Owner, "you may not publish packages under this owner")) }
 }

@@ -3,13 +3,16 @@
 use std::collections::{HashMap, HashSet};
 
 use super::*;
-use crate::name::{OwnerName, PackageName};
+use crate::clock::Timestamp;
+use crate::name::{OwnerName, PackageName, RepositoryName};
 use crate::package::{PackageId, TeamId, TokenId};
 
 const OWNER: AccountId = AccountId(1);
 const OTHER_OWNER: AccountId = AccountId(2);
 const USER: AccountId = AccountId(3);
 const TEAM: TeamId = TeamId(4);
+const REPOSITORY: RepositoryId = RepositoryId(5);
+const OTHER_REPOSITORY: RepositoryId = RepositoryId(6);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
@@ -49,7 +52,7 @@ struct Cell {
     by_team: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Answer {
     Allowed,
     Hidden,
@@ -146,6 +149,7 @@ fn caller(cell: Cell) -> Caller {
 fn policy(cell: Cell) -> Policy {
     let principal = if cell.by_team { Principal::Team(TEAM) } else { Principal::User(USER) };
     let repository = |owner, visibility| RepositoryPolicy {
+        id: REPOSITORY,
         visibility,
         owner,
         roles: cell.repository_role.map(|role| (principal, role)).into_iter().collect(),
@@ -156,6 +160,7 @@ fn policy(cell: Cell) -> Policy {
         visibility: cell.visibility,
         inherits: cell.inherits,
         roles: cell.package_role.map(|role| (principal, role)).into_iter().collect(),
+        workflows: BTreeMap::new(),
         repository: match cell.link {
             Link::None => None,
             Link::SameOwner(visibility) => Some(repository(OWNER, visibility)),
@@ -303,6 +308,123 @@ fn a_first_publish_tells_nothing_about_owners() {
     assert!(ask(Who::SiteAdmin, "write:packages", owner(false)).is_ok());
     assert_eq!(ask(Who::SiteAdmin, "write:packages", None).unwrap_err().0, Kind::NotFound);
     assert!(ask(Who::System, "", owner(false)).is_ok());
+}
+
+/// A job of a workflow, and the package that it wants something of.
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    /// Whether it runs for the repository that the package is linked to.
+    in_linked: bool,
+    /// Whether its repository is the package owner's.
+    of_owner: bool,
+    /// The role that the package gives its repository by name.
+    listed: Option<Role>,
+    /// Whether it may write packages.
+    writes: bool,
+    visibility: Visibility,
+    link: Link,
+    inherits: bool,
+    repository_scoped: bool,
+}
+
+/// The model for workflows, from GitHub's table of what they may do.
+fn workflow_model(job: Job, action: Action) -> Answer {
+    let linked = match job.link {
+        Link::SameOwner(visibility) => Some(visibility),
+        Link::None | Link::OtherOwner(_) => None,
+    };
+    let runs_in_source = job.in_linked && linked.is_some();
+    let visibility = if job.repository_scoped { linked.unwrap_or(Visibility::Private) } else { job.visibility };
+    let named = match job.listed {
+        None => 0,
+        Some(Role::Read) => 1,
+        Some(Role::Write) => 2,
+        Some(Role::Admin) => 3,
+    };
+    let rank = match (job.of_owner, job.repository_scoped, runs_in_source) {
+        (false, _, _) | (true, true, false) => 0,
+        (true, true, true) => 3,
+        (true, false, true) if job.inherits => 3,
+        (true, false, _) => named,
+    };
+    let downloads = visibility != Visibility::Private || rank >= 1;
+    let needed = match action {
+        Action::Read => 0,
+        Action::Write => 2,
+        Action::Delete | Action::Admin => 3,
+    };
+    match (downloads, rank >= needed && (job.writes || action == Action::Read)) {
+        (false, _) => Answer::Hidden,
+        (true, true) => Answer::Allowed,
+        (true, false) => Answer::Denied,
+    }
+}
+
+#[test]
+fn workflows_have_the_rights_of_their_repository_and_no_others() {
+    let links = || [Link::None].into_iter().chain(VISIBILITIES.map(Link::SameOwner)).chain(VISIBILITIES.map(Link::OtherOwner));
+    let roles = [None, Some(Role::Read), Some(Role::Write), Some(Role::Admin)];
+    let mut seen = HashMap::<Answer, usize>::new();
+    for (link, listed) in links().flat_map(|link| roles.map(|role| (link, role))) {
+        for (visibility, flags) in VISIBILITIES.into_iter().flat_map(|visibility| (0..32_u8).map(move |flags| (visibility, flags))) {
+            let flag = |bit: u8| flags >> bit & 1 == 1;
+            let job = Job {
+                in_linked: flag(0),
+                of_owner: flag(1),
+                listed,
+                writes: flag(2),
+                visibility,
+                link,
+                inherits: flag(3),
+                repository_scoped: flag(4),
+            };
+            // The linked repository is the owner's exactly where the link says so.
+            if job.in_linked && job.of_owner != matches!(link, Link::SameOwner(_)) {
+                continue;
+            }
+            let repository = if job.in_linked { REPOSITORY } else { OTHER_REPOSITORY };
+            let of = |owner| Repository {
+                id: repository,
+                owner,
+                name: RepositoryName::new("web").unwrap(),
+                visibility: Visibility::Private,
+                roles: BTreeMap::new(),
+                created_at: Timestamp::from_millis(0),
+            };
+            let owner = if job.of_owner { OWNER } else { OTHER_OWNER };
+            let caller = Caller::Workflow(Workflow::new(&of(owner), TokenId(1), job.writes));
+            let like = Cell { visibility, link, inherits: job.inherits, repository_scoped: job.repository_scoped, ..cell(Who::Member, "") };
+            let policy = Policy { workflows: listed.map(|role| (repository, role)).into_iter().collect(), ..policy(like) };
+            for action in Action::ALL {
+                let (expected, actual) = (workflow_model(job, action), answer(&decide(&caller, &policy, action)));
+                assert_eq!(actual, expected, "{action:?} {job:?}");
+                *seen.entry(expected).or_default() += 1;
+            }
+        }
+    }
+    assert!(seen.len() == 3 && seen.values().all(|cells| *cells > 500), "{seen:?}");
+}
+
+#[test]
+fn a_workflow_makes_packages_under_its_own_owner_alone() {
+    let repository = |owner| Repository {
+        id: REPOSITORY,
+        owner,
+        name: RepositoryName::new("web").unwrap(),
+        visibility: Visibility::Private,
+        roles: BTreeMap::new(),
+        created_at: Timestamp::from_millis(0),
+    };
+    let may = |of, writes| {
+        let caller = Caller::Workflow(Workflow::new(&repository(of), TokenId(1), writes));
+        decide_create(&caller, Some(Owner { account: OWNER, members_can_publish: false })).is_ok()
+    };
+    assert!(may(OWNER, true));
+    assert!(!may(OWNER, false) && !may(OTHER_OWNER, true));
+    let workflow = Caller::Workflow(Workflow::new(&repository(OWNER), TokenId(1), true));
+    let policy = |id| RepositoryPolicy { id, ..RepositoryPolicy::from(&repository(OWNER)) };
+    assert_eq!(role_on_repository(&workflow, &policy(REPOSITORY), true), Some(RepositoryRole::Write));
+    assert_eq!(role_on_repository(&workflow, &policy(OTHER_REPOSITORY), true), None);
 }
 
 #[test]

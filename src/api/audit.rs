@@ -1,24 +1,28 @@
-//! The audit log: who did what to which package, with which token.
+//! The audit log: who did what to which package or account, with which token, from where.
+
+use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
 use super::Call;
 use crate::error::{Error, Kind, Result, Subject};
-use crate::event::{Event, Whose};
+use crate::event::{Entry, Order, Whose};
 use crate::http::{Response, path};
 use crate::identity::Identity;
 use crate::name::{OwnerName, PackageName};
+use crate::package::AccountId;
 
 /// Events of an owner (`owner`), of a package (`ecosystem` and `name`), or all, in the order they happened.
 pub(super) async fn list(call: Call<'_>) -> Result<Response> {
     let page = call.page()?;
     let after = page.after::<u64>()?;
     let whose = whose(&call).await?;
-    let events = call.registry().events(whose, after, page.limit).await?;
-    let next = if events.len() < page.limit { None } else { events.last().map(|event| event.id.to_string()) };
-    let mut items = Vec::with_capacity(events.len());
-    for event in &events {
-        items.push(item(call.identity(), event).await?);
+    let entries = call.registry().catalog().events(whose, Order::OldestFirst, after, page.limit).await?;
+    let next = if entries.len() < page.limit { None } else { entries.last().map(|entry| entry.id().to_string()) };
+    let mut names = Names { identity: call.identity(), known: HashMap::new() };
+    let mut items = Vec::with_capacity(entries.len());
+    for entry in &entries {
+        items.push(item(&mut names, entry).await?);
     }
     Ok(call.list(&items, &page, next))
 }
@@ -42,25 +46,53 @@ async fn whose(call: &Call<'_>) -> Result<Whose> {
     }
 }
 
-async fn item(identity: &Identity, event: &Event) -> Result<Value> {
-    let user = match event.actor.user {
-        None => None,
-        Some(id) => match identity.account(id).await {
-            Ok(account) => Some(account.login.to_string()),
-            // Of a deleted account the id is left.
-            Err(error) if error.kind() == Kind::NotFound => Some(id.to_string()),
-            Err(error) => return Err(error),
+async fn item(names: &mut Names<'_>, entry: &Entry) -> Result<Value> {
+    let actor = entry.actor();
+    let mut item = json!({
+        "id": entry.id(),
+        "at": entry.at(),
+        "user": match actor.user {
+            None => None,
+            Some(id) => Some(names.of(id).await?),
         },
-    };
-    Ok(json!({
-        "id": event.id,
-        "at": event.at,
-        "deed": event.deed,
-        "ecosystem": event.ecosystem,
-        "package": event.name,
-        "version": event.version.as_ref().map(|version| &version.number),
-        "user": user,
-        "token": event.actor.token,
-        "client": event.actor.client,
-    }))
+        "token": actor.token,
+        "client": actor.client,
+    });
+    match entry {
+        Entry::Package(event) => {
+            item["deed"] = json!(event.deed);
+            item["owner"] = names.of(event.owner).await?.into();
+            item["ecosystem"] = json!(event.ecosystem);
+            item["package"] = json!(event.name);
+            item["version"] = json!(event.version.as_ref().map(|version| &version.number));
+            item["about"] = json!(event.detail);
+        }
+        Entry::Account(event) => {
+            item["deed"] = json!(event.deed);
+            item["owner"] = json!(event.login);
+            item["about"] = json!(event.about);
+        }
+    }
+    Ok(item)
+}
+
+/// Logins by the accounts' ids; of a deleted account the id is left.
+pub(super) struct Names<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) known: HashMap<AccountId, String>,
+}
+
+impl Names<'_> {
+    pub(super) async fn of(&mut self, id: AccountId) -> Result<String> {
+        if let Some(login) = self.known.get(&id) {
+            return Ok(login.clone());
+        }
+        let login = match self.identity.account(id).await {
+            Ok(account) => account.login.to_string(),
+            Err(error) if error.kind() == Kind::NotFound => id.to_string(),
+            Err(error) => return Err(error),
+        };
+        self.known.insert(id, login.clone());
+        Ok(login)
+    }
 }

@@ -216,7 +216,7 @@ fn fit<'a>(template: &str, segments: &'a [Cow<'a, str>]) -> Option<Vec<&'a str>>
 fn check(caller: &Caller, need: Need) -> Result<()> {
     match (caller, need) {
         (Caller::System, _) => Ok(()),
-        (_, Need::System) => Err(Error::not_found(Subject::Route)),
+        (_, Need::System) | (Caller::Workflow(_), _) => Err(Error::not_found(Subject::Route)),
         (Caller::Anonymous, _) => Err(Error::new(Kind::Unauthenticated, Subject::Route)),
         (Caller::Signed(signed), _) if !signed.site_admin => Err(Error::not_found(Subject::Route)),
         (Caller::Signed(signed), Need::Operator(scope)) if signed.scopes.allow(scope) => Ok(()),
@@ -320,7 +320,9 @@ impl Call<'_> {
     fn list(&self, items: &impl Serialize, page: &PageQuery, next: Option<String>) -> Response {
         let mut response = reply::json(StatusCode::OK, items);
         if let Some(next) = next {
+            let filters = url::form_urlencoded::parse(self.query.unwrap_or_default().as_bytes());
             let query: String = url::form_urlencoded::Serializer::new(String::new())
+                .extend_pairs(filters.filter(|(name, _)| name != "limit" && name != "after"))
                 .append_pair("limit", &page.limit.to_string())
                 .append_pair("after", &next)
                 .finish();

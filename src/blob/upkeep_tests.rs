@@ -304,6 +304,10 @@ impl Store for Failing {
         self.0.scan(table, range, limit)
     }
 
+    fn scan_back(&self, table: TableId, range: KeyRange, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
+        self.0.scan_back(table, range, limit)
+    }
+
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Outcome>> {
         if self.1.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
             return futures_util::future::ready(Err(Error::new(Kind::Unavailable, Subject::Store))).boxed();

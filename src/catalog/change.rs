@@ -36,6 +36,16 @@ pub struct Change {
     pub package: Package,
     /// The versions it is about; none when it is about the package.
     pub versions: Vec<About>,
+    /// What exactly it does, in a few words for the audit log, where the deed leaves that open.
+    pub detail: Option<String>,
+}
+
+impl Change {
+    /// Says what exactly it does.
+    #[must_use]
+    pub fn saying(self, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
+    }
 }
 
 impl From<Change> for Batch {
@@ -71,6 +81,9 @@ pub struct Draft {
     pub tags: Vec<Tag>,
     /// A tag to point at it if the package does not have that tag yet.
     pub first_tag: Option<Tag>,
+    /// Whether it is only a part of a larger publish that follows, as the image for one platform is of an image for
+    /// many. Who wants to hear of whole publishes alone is not told of it.
+    pub part: bool,
 }
 
 /// What a publish makes anew.
@@ -169,8 +182,8 @@ pub fn publish_related(
         BLOB_REFERENCES.put(&mut batch, blob_key(&file.sha256, package.id, version, &file.name), &())?;
     }
     relations::enter(&mut batch, package.id, &record)?;
-    let versions = vec![About { id: version, number: draft.number.clone() }];
-    Ok(Change { batch, deed: Deed::Published, package, versions })
+    let versions = vec![About { part: draft.part, ..About::from(&record) }];
+    Ok(Change { batch, deed: Deed::Published, package, versions, detail: None })
 }
 
 /// Points tags at a live version. Where all point there already there is nothing to do.
@@ -196,6 +209,7 @@ fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
         inherits: draft.repository.is_some(),
         repository_scoped: draft.repository_scoped && draft.repository.is_some(),
         roles: BTreeMap::from([(Principal::User(draft.publisher), Role::Admin)]),
+        workflows: BTreeMap::new(),
         tags: BTreeMap::new(),
         stars: BTreeMap::new(),
         versions: 0,
@@ -219,7 +233,7 @@ pub fn edit(head: &Head, deed: Deed, now: Timestamp, change: impl FnOnce(&mut Pa
     let mut package = head.package.clone();
     change(&mut package);
     let package = touch(&mut batch, package, now)?;
-    Ok(Change { batch, deed, package, versions: Vec::new() })
+    Ok(Change { batch, deed, package, versions: Vec::new(), detail: None })
 }
 
 /// Sets or removes the warnings of versions.
@@ -438,7 +452,7 @@ fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, S
         package.tags.entry(tag).or_insert(number);
     }
     let package = touch(&mut batch, package, now)?;
-    Ok(Change { batch, deed: Deed::Restored, package, versions: Vec::new() })
+    Ok(Change { batch, deed: Deed::Restored, package, versions: Vec::new(), detail: None })
 }
 
 fn remove(head: &Head, versions: &[Stored<Version>], now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Change> {
@@ -467,7 +481,7 @@ fn come_alive(batch: &mut Batch, package: &Package) -> Result<()> {
 }
 
 fn about(stored: &Stored<Version>) -> About {
-    About { id: stored.value.id, number: stored.value.number.clone() }
+    About::from(&stored.value)
 }
 
 /// Puts the package's record, one generation on, and returns it.

@@ -21,6 +21,7 @@ use crate::name::{PackageKey, PackageName};
 use crate::package::{AccountId, Content, File, Package, PackageId, Principal, Role, Version, VersionId};
 use crate::store::table::{Key, KeyParts, Stored, Table};
 use crate::store::{Batch, Outcome, Store};
+use crate::usage::{Count, Downloads};
 
 pub mod change;
 pub mod relations;
@@ -61,6 +62,17 @@ pub struct FileRow {
     pub version: String,
     /// The file.
     pub file: File,
+}
+
+/// A file of a live version as it is remembered.
+#[derive(Debug)]
+pub struct HostedFile {
+    /// The version's number.
+    pub version: String,
+    /// The file.
+    pub file: File,
+    /// The downloads of its version.
+    pub downloads: Arc<Count>,
 }
 
 /// A version in the index by ids.
@@ -121,12 +133,13 @@ pub struct Catalog(Arc<Inner>);
 struct Inner {
     store: Arc<dyn Store>,
     identity: Arc<Identity>,
+    downloads: Arc<Downloads>,
     clock: Clock,
     ids: Sequence,
     /// Which package a name means in a view, also that it means none.
     names: quick_cache::sync::Cache<PackageKey, Named>,
     heads: quick_cache::sync::Cache<PackageId, Arc<Head>>,
-    files: quick_cache::sync::Cache<PackageKey, Option<Arc<FileRow>>>,
+    files: quick_cache::sync::Cache<PackageKey, Option<Arc<HostedFile>>>,
     contents: quick_cache::sync::Cache<PackageKey, Option<Arc<Content>>>,
     /// Count of changes; guards against remembering what was read before one.
     epoch: Mutex<u64>,
@@ -150,10 +163,11 @@ pub enum Applied {
 impl Catalog {
     /// A catalog on the state store.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, identity: Arc<Identity>, clock: Clock) -> Self {
+    pub fn new(store: Arc<dyn Store>, identity: Arc<Identity>, downloads: Arc<Downloads>, clock: Clock) -> Self {
         Self(Arc::new(Inner {
             store,
             identity,
+            downloads,
             clock,
             ids: Sequence::new("catalog"),
             names: quick_cache::sync::Cache::new(200_000),
@@ -255,9 +269,7 @@ impl Catalog {
         let repository = match package.repository {
             None => None,
             Some(id) => match self.0.identity.repository_by_id(id).await {
-                Ok(repository) => {
-                    Some(RepositoryPolicy { visibility: repository.visibility, owner: repository.owner, roles: repository.roles })
-                }
+                Ok(repository) => Some(RepositoryPolicy::from(&repository)),
                 // A deleted repository gives no rights and takes none.
                 Err(error) if error.kind() == Kind::NotFound => None,
                 Err(error) => return Err(error),
@@ -269,6 +281,7 @@ impl Catalog {
             visibility: package.visibility,
             inherits: package.inherits,
             roles: package.roles.clone(),
+            workflows: package.workflows.clone(),
             repository,
             repository_scoped: package.repository_scoped,
         })
@@ -337,15 +350,19 @@ impl Catalog {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn file(&self, _grant: &Grant, head: &Head, file: &str) -> Result<Option<Arc<FileRow>>> {
+    pub async fn file(&self, _grant: &Grant, head: &Head, file: &str) -> Result<Option<Arc<HostedFile>>> {
         let key =
             PackageKey::new(&head.package.ecosystem, head.package.name.as_str()).with((head.package.id, head.package.generation, file));
         if let Some(found) = self.0.files.get(&key) {
             return Ok(found);
         }
-        let row = Box::pin(FILES.get(&*self.0.store, file_key(head.package.id, file))).await?.map(|stored| Arc::new(stored.value));
-        self.0.files.insert(key, row.clone());
-        Ok(row)
+        let row = Box::pin(FILES.get(&*self.0.store, file_key(head.package.id, file))).await?;
+        let found = row.map(|Stored { value: FileRow { version, file }, .. }| {
+            let downloads = self.0.downloads.count(head.package.id, &version);
+            Arc::new(HostedFile { version, file, downloads })
+        });
+        self.0.files.insert(key, found.clone());
+        Ok(found)
     }
 
     /// The people who administer a package, for index documents.
@@ -392,6 +409,40 @@ impl Catalog {
             heads.extend(self.head(ecosystem, &name).await?);
         }
         Ok(heads)
+    }
+
+    /// Heads of the live packages of a view whose names begin so, at most `limit`, in the order of
+    /// their names. The caller of this function decides for each what its own caller may see.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn heads_in(&self, view: View, ecosystem: &str, beginning: &str, limit: usize) -> Result<Vec<Arc<Head>>> {
+        const PAGE: usize = 1000;
+        let Ok(first) = PackageName::new(beginning) else { return Ok(Vec::new()) };
+        let table = match view {
+            View::Root => &NAMES,
+            View::Owner(_) => &OWN_NAMES,
+        };
+        let (mut heads, mut after) = (Vec::new(), Some(name_key(ecosystem, &first).encode()));
+        loop {
+            let rows = table.scan(&*self.0.store, Key::new().text(ecosystem), after, PAGE).await?;
+            for (key, id) in &rows {
+                let mut parts = KeyParts(key);
+                let name = parts.text().and_then(|_| parts.text()).unwrap_or_default();
+                if !name.starts_with(beginning) || heads.len() >= limit {
+                    return Ok(heads);
+                }
+                let owner = parts.number().map(AccountId);
+                if owner.is_none_or(|owner| view == View::Owner(owner)) {
+                    let head = self.head_by_id(id.value).await?;
+                    heads.extend(head.filter(|head| head.package.deleted_at.is_none()));
+                }
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == PAGE => after = Some(key.clone()),
+                _ => return Ok(heads),
+            }
+        }
     }
 
     /// Heads of an owner's packages of one ecosystem, deleted ones too, by id, after a package.
@@ -536,12 +587,26 @@ impl Catalog {
         Ok(if applied == Applied::Yes { versions.len() } else { 0 })
     }
 
-    /// What happened to packages, oldest first.
+    /// What happened, beyond the event `after` in the order asked for.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn events(&self, whose: event::Whose, after: Option<u64>, limit: usize) -> Result<Vec<event::Event>> {
-        event::read(&*self.0.store, whose, after, limit).await
+    pub async fn events(&self, whose: event::Whose, order: event::Order, after: Option<u64>, limit: usize) -> Result<Vec<event::Entry>> {
+        event::read(&*self.0.store, whose, order, after, limit).await
+    }
+
+    /// Forgets events that are older than they are kept; returns how many.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn forget_events(&self, config: &event::Config) -> Result<usize> {
+        event::prune(&*self.0.store, config, self.0.clock.now()).await
+    }
+
+    /// The downloads of hosted versions.
+    #[must_use]
+    pub fn downloads(&self) -> &Downloads {
+        &self.0.downloads
     }
 
     /// A number for a new package or version.

@@ -106,6 +106,18 @@ impl Catalog {
         Ok(rows.into_iter().map(|(_, stored)| stored).collect())
     }
 
+    /// The units of a package for which files wait. Looks at no more than `limit` files.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn staged_units(&self, ecosystem: &str, name: &PackageName, owner: AccountId, limit: usize) -> Result<Vec<String>> {
+        let under = Key::new().text(ecosystem).text(name.as_str()).number(owner.0);
+        let rows = STAGED.scan(&*self.0.store, under, None, limit).await?;
+        let mut units: Vec<String> = rows.into_iter().map(|(_, stored)| stored.value.unit).collect();
+        units.dedup();
+        Ok(units)
+    }
+
     /// Commits a change of waiting files alone.
     ///
     /// # Errors

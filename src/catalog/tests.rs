@@ -18,6 +18,7 @@ use crate::name::{OwnerName, RepositoryName, Tag};
 use crate::package::Visibility;
 use crate::store::memory::Memory;
 use crate::store::{KeyRange, Row, TableId};
+use crate::usage;
 
 const ECOSYSTEM: &str = "npm";
 
@@ -34,7 +35,8 @@ async fn fixture_on(store: Arc<dyn Store>) -> Fixture {
     let identity = Arc::new(Identity::new(Arc::clone(&store), clock.clone()));
     let new = NewUser { login: OwnerName::new("ann").unwrap(), email: Some("ann@acme.example".to_owned()), site_admin: false };
     let owner = identity.create_user(new).await.unwrap().id;
-    let catalog = Catalog::new(Arc::clone(&store), Arc::clone(&identity), clock);
+    let downloads = Arc::new(Downloads::new(Arc::clone(&store), clock.clone(), usage::Config::default()));
+    let catalog = Catalog::new(Arc::clone(&store), Arc::clone(&identity), downloads, clock);
     Fixture { store, identity, catalog, owner, name: PackageName::new("@ann/tool").unwrap() }
 }
 
@@ -64,6 +66,7 @@ pub(crate) fn draft(ecosystem: &'static str, name: &PackageName, owner: AccountI
         files: vec![file],
         tags: Vec::new(),
         first_tag: Tag::new("latest").ok(),
+        part: false,
     }
 }
 
@@ -213,6 +216,10 @@ impl Store for Slow {
 
     fn scan(&self, table: TableId, range: KeyRange, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
         self.inner.scan(table, range, limit)
+    }
+
+    fn scan_back(&self, table: TableId, range: KeyRange, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
+        self.inner.scan_back(table, range, limit)
     }
 
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Outcome>> {
@@ -613,7 +620,7 @@ proptest! {
                     prop_assert_eq!(f.has_file(&format!("tool-{number}.0.0.tgz")).await, model.live.contains(&number));
                 }
                 // A catalog that remembers nothing sees the same.
-                let fresh = Catalog::new(Arc::clone(&f.store), Arc::clone(&f.identity), f.catalog.clock().clone());
+                let fresh = Catalog::new(Arc::clone(&f.store), Arc::clone(&f.identity), Arc::clone(&f.catalog.0.downloads), f.catalog.clock().clone());
                 prop_assert_eq!(&fresh.head(ECOSYSTEM, &f.name).await.unwrap().unwrap().package, &head.package);
             }
             Ok(())

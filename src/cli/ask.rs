@@ -26,7 +26,7 @@ const TEAM: &[&str] = &["name", "created_at"];
 const REPO: &[&str] = &["full_name", "visibility", "created_at"];
 const ROLE: &[&str] = &["principal", "role"];
 const TOKEN: &[&str] = &["id", "note", "scopes", "expires_at", "last_used_at", "revoked"];
-const AUDIT: &[&str] = &["id", "at", "user", "token", "deed", "ecosystem", "package", "version"];
+const AUDIT: &[&str] = &["id", "at", "user", "token", "client", "deed", "owner", "ecosystem", "package", "version", "about"];
 const RESERVATION: &[&str] = &["ecosystem", "pattern", "owner", "merge"];
 const PACKAGE: &[&str] = &["name", "owner", "visibility", "repository", "versions", "deleted_at"];
 

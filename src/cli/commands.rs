@@ -36,9 +36,9 @@ pub(super) enum Command {
     /// Published packages
     #[command(subcommand)]
     Package(Package),
-    /// Show who did what to which package, oldest first
+    /// Show who did what to which package or account, oldest first
     Audit {
-        /// Only packages of this user or organisation
+        /// Only what happened to this user or organisation and to its packages
         #[arg(long, conflicts_with = "package")]
         owner: Option<String>,
         /// Only this package

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result, Subject};
 use crate::observe::log;
-use crate::{access, blob, identity, registry, server, store, upstream};
+use crate::{access, blob, event, identity, registry, server, store, upstream, usage};
 
 mod check;
 mod explain;
@@ -56,6 +56,10 @@ pub struct Config {
     pub store: store::redb::Config,
     /// Limits of identity.
     pub identity: identity::Config,
+    /// What is remembered of what happened.
+    pub audit: event::Config,
+    /// What is remembered of use.
+    pub usage: usage::Config,
     /// What the operator decides about rights.
     pub access: access::Config,
     /// What holds for every upstream.
@@ -79,6 +83,8 @@ impl Default for Config {
             blob: blob::Config::default(),
             store: store::redb::Config::default(),
             identity: identity::Config::default(),
+            audit: event::Config::default(),
+            usage: usage::Config::default(),
             access: access::Config::default(),
             upstream: upstream::Config::default(),
             registry: registry::Config::default(),

@@ -6,6 +6,8 @@
 //!
 //! To add one: a folder beside `npm`, and a line in [`ALL`].
 
+use std::borrow::Cow;
+
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
@@ -16,11 +18,13 @@ use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::Version;
 use crate::registry::Call;
 
+pub mod maven;
 pub mod npm;
 pub mod oci;
+pub mod rubygems;
 
 /// Every ecosystem this server speaks.
-pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &oci::Oci];
+pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &maven::Maven, &oci::Oci];
 
 /// What the server must know of an ecosystem before it can hand a request to it.
 #[derive(Debug)]
@@ -112,7 +116,7 @@ pub trait Ecosystem: Send + Sync {
     }
 
     /// How GitHub's API names an owner's package, where that differs from its own name.
-    fn short_name<'a>(&self, name: &'a PackageName, owner: &OwnerName) -> Option<&'a str> {
+    fn short_name<'a>(&self, name: &'a PackageName, owner: &OwnerName) -> Option<Cow<'a, str>> {
         let _ = (name, owner);
         None
     }

@@ -22,6 +22,14 @@ pub fn text(status: StatusCode, text: impl Into<Body>) -> Response {
     typed(status, "text/plain; charset=utf-8", text)
 }
 
+/// Says in the status line, where HTTP/1 has room for it, what went wrong: some clients show their users nothing else.
+pub fn reason(response: &mut Response, text: &str) {
+    let plain: String = text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(200).collect();
+    if let Ok(reason) = hyper::ext::ReasonPhrase::try_from(plain) {
+        response.extensions_mut().insert(reason);
+    }
+}
+
 /// A response of a given media type.
 #[must_use]
 pub fn typed(status: StatusCode, media_type: &'static str, body: impl Into<Body>) -> Response {

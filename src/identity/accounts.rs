@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use super::journal::{self, Told};
 use super::record::{Account, AccountKind, Membership, OrganisationRole};
 use super::tables::{self, ACCOUNTS, LOGINS, MEMBERS, MEMBERSHIPS};
 use super::token::{Scopes, TokenText};
 use super::tokens::NewToken;
 use super::{Identity, Page, TRIES, contended, page_end};
 use crate::error::{Error, Kind, Result, Subject};
+use crate::event::{AccountDeed, Particulars};
 use crate::name::OwnerName;
 use crate::package::AccountId;
 use crate::store::Batch;
@@ -48,7 +50,8 @@ impl Identity {
     pub async fn create_user(&self, new: NewUser) -> Result<Account> {
         let mut batch = Batch::new();
         let account = self.draft_user(&mut batch, new).await?;
-        self.commit(batch).await?.then_some(account).ok_or_else(taken)
+        let committed = self.commit_told(batch, [made(&account)]).await?;
+        committed.then_some(account).ok_or_else(taken)
     }
 
     /// Makes an organisation, with its first owner if one is named.
@@ -59,6 +62,7 @@ impl Identity {
         let mut batch = Batch::new();
         let organisation = self.draft(&mut batch, login, AccountKind::Organisation).await?;
         put_new(&mut batch, &organisation)?;
+        let mut told = made(&organisation);
         if let Some(owner) = owner {
             let user = self.live(owner).await?;
             expect_user(&user.value)?;
@@ -72,8 +76,10 @@ impl Identity {
             };
             MEMBERSHIPS.put(&mut batch, tables::pair(owner, organisation.id), &membership)?;
             MEMBERS.put(&mut batch, tables::pair(organisation.id, owner), &owner)?;
+            told.about = journal::user(&user.value);
         }
-        self.commit(batch).await?.then_some(organisation).ok_or_else(taken)
+        let committed = self.commit_told(batch, [told]).await?;
+        committed.then_some(organisation).ok_or_else(taken)
     }
 
     /// Makes the user `admin`, a site admin, with a token of every scope and no
@@ -91,7 +97,7 @@ impl Identity {
         let new = NewToken { note: "first start".to_owned(), scopes: Scopes::all(), expires_at: None };
         let (_, text) = self.draft_token(&mut batch, admin.id, new).await?;
         // If another process was first, it has the text.
-        Ok(self.commit(batch).await?.then_some(text))
+        Ok(self.commit_told(batch, [made(&admin)]).await?.then_some(text))
     }
 
     /// The account of an id.
@@ -173,7 +179,7 @@ impl Identity {
             account.disabled = change.disabled.unwrap_or(account.disabled);
             account.site_admin = change.site_admin.unwrap_or(account.site_admin);
             ACCOUNTS.put(&mut batch, tables::account(id), &account)?;
-            if self.commit(batch).await? {
+            if self.commit_told(batch, changed(&stored.value, &account)).await? {
                 return Ok(account);
             }
         }
@@ -213,7 +219,8 @@ impl Identity {
             let mut batch = provided.clone();
             ACCOUNTS.unchanged(&mut batch, tables::account(id), &stored);
             ACCOUNTS.put(&mut batch, tables::account(id), &deleted)?;
-            if self.commit(batch).await? {
+            let deed = if deleted.is_organisation() { AccountDeed::OrganisationDeleted } else { AccountDeed::UserDeleted };
+            if self.commit_told(batch, [Told { owner: &deleted, deed, about: Particulars::default() }]).await? {
                 // The rows that are left mean nothing, since the id is dead; removing them keeps lists short.
                 return self.end_memberships(&deleted).await;
             }
@@ -246,6 +253,35 @@ impl Identity {
 /// That an account is a user.
 pub(super) fn expect_user(account: &Account) -> Result<()> {
     if account.is_organisation() { Err(Error::invalid(Subject::Account, "this account is an organisation, not a user")) } else { Ok(()) }
+}
+
+/// That an account was made.
+fn made(account: &Account) -> Told<'_> {
+    let deed = if account.is_organisation() { AccountDeed::OrganisationCreated } else { AccountDeed::UserCreated };
+    let about = if account.is_organisation() { Particulars::default() } else { journal::user(account) };
+    Told { owner: account, deed, about }
+}
+
+/// What became of an account, change by change.
+fn changed<'a>(old: &Account, new: &'a Account) -> Vec<Told<'a>> {
+    let mut told = Vec::new();
+    let mut tell = |deed, about| told.push(Told { owner: new, deed, about });
+    if old.login != new.login {
+        let deed = if new.is_organisation() { AccountDeed::OrganisationRenamed } else { AccountDeed::UserRenamed };
+        tell(deed, Particulars { old_name: Some(old.login.to_string()), ..Particulars::default() });
+    }
+    if old.email != new.email {
+        tell(AccountDeed::EmailChanged, Particulars::default());
+    }
+    for (was, is, yes, no) in [
+        (old.disabled, new.disabled, AccountDeed::UserSuspended, AccountDeed::UserUnsuspended),
+        (old.site_admin, new.site_admin, AccountDeed::UserPromoted, AccountDeed::UserDemoted),
+    ] {
+        if was != is {
+            tell(if is { yes } else { no }, Particulars::default());
+        }
+    }
+    told
 }
 
 fn put_new(batch: &mut Batch, account: &Account) -> Result<()> {

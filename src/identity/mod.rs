@@ -1,7 +1,7 @@
 //! Who there is: users, organisations, teams, repositories, tokens, reserved names.
 //!
 //! [`Identity`] holds the handles and does every change as one conditional batch
-//! on the state store. All relations are by numeric id; ids are never reused. Of a
+//! on the state store, together with the event that tells of it. All relations are by numeric id; ids are never reused. Of a
 //! token only the SHA-256 is kept.
 //!
 //! A request's caller is worked out by [`Identity::identify`] and remembered for a
@@ -28,6 +28,7 @@ mod accounts;
 mod caller;
 mod credentials;
 mod identify;
+mod journal;
 mod organisations;
 mod record;
 mod repositories;
@@ -41,7 +42,7 @@ mod token;
 mod tokens;
 
 pub use accounts::{AccountChange, NewUser};
-pub use caller::{Caller, Signed};
+pub use caller::{Caller, Signed, Workflow};
 pub use record::{Account, AccountKind, Membership, OrganisationRole, Repository, RepositoryRole, Team, Token};
 pub use reservations::{Reservation, Reservations};
 pub use sequence::Sequence;
@@ -83,6 +84,7 @@ pub struct Identity {
     config: Config,
     generation: AtomicU64,
     ids: Sequence,
+    event_ids: Sequence,
     callers: Callers,
     sessions: session::Sessions,
     reservations: reservations::Remembered,
@@ -120,6 +122,7 @@ impl Identity {
             config,
             generation,
             ids: Sequence::new("identity"),
+            event_ids: Sequence::new("event"),
             callers,
             sessions: session::Sessions::default(),
             reservations: reservations::Remembered::default(),

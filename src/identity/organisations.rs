@@ -3,10 +3,12 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::accounts::expect_user;
+use super::journal::{self, Told};
 use super::record::{Account, Membership, OrganisationRole, Team};
 use super::tables::{self, ACCOUNTS, MEMBERS, MEMBERSHIPS, TEAM_NAMES, TEAMS};
 use super::{Identity, Page, TRIES, contended, page_end};
 use crate::error::{Error, Result, Subject};
+use crate::event::{AccountDeed, Particulars};
 use crate::name::TeamName;
 use crate::package::{AccountId, TeamId};
 use crate::store::Batch;
@@ -26,18 +28,23 @@ impl Identity {
     pub async fn set_member(&self, organisation: AccountId, user: AccountId, role: OrganisationRole) -> Result<Membership> {
         for _ in 0..TRIES {
             let mut batch = Batch::new();
-            self.expect_pair(&mut batch, organisation, user).await?;
+            let (owner, member) = self.expect_pair(&mut batch, organisation, user).await?;
             let key = || tables::pair(user, organisation);
-            let membership = if let Some(stored) = MEMBERSHIPS.get(&*self.store, key()).await? {
+            let (membership, deed) = if let Some(stored) = MEMBERSHIPS.get(&*self.store, key()).await? {
+                if stored.value.role == role {
+                    return Ok(stored.value);
+                }
                 MEMBERSHIPS.unchanged(&mut batch, key(), &stored);
-                Membership { role, ..stored.value }
+                (Membership { role, ..stored.value }, AccountDeed::MemberChanged)
             } else {
                 MEMBERSHIPS.absent(&mut batch, key());
-                Membership { organisation, user, role, teams: BTreeSet::new(), created_at: self.clock.now() }
+                let joined = Membership { organisation, user, role, teams: BTreeSet::new(), created_at: self.clock.now() };
+                (joined, AccountDeed::MemberAdded)
             };
             MEMBERSHIPS.put(&mut batch, key(), &membership)?;
             MEMBERS.put(&mut batch, tables::pair(organisation, user), &user)?;
-            if self.commit(batch).await? {
+            let about = Particulars { role: Some(role.word().to_owned()), ..journal::user(&member) };
+            if self.commit_told(batch, [Told { owner: &owner, deed, about }]).await? {
                 return Ok(membership);
             }
         }
@@ -49,13 +56,15 @@ impl Identity {
     /// # Errors
     /// `NotFound` when the user is no member.
     pub async fn remove_member(&self, organisation: AccountId, user: AccountId) -> Result<()> {
+        let (owner, member) = (self.account(organisation).await?, self.account(user).await?);
         for _ in 0..TRIES {
             let stored = self.stored_membership(organisation, user).await?;
             let mut batch = Batch::new();
             MEMBERSHIPS.unchanged(&mut batch, tables::pair(user, organisation), &stored);
             MEMBERSHIPS.delete(&mut batch, tables::pair(user, organisation));
             MEMBERS.delete(&mut batch, tables::pair(organisation, user));
-            if self.commit(batch).await? {
+            let told = Told { owner: &owner, deed: AccountDeed::MemberRemoved, about: journal::user(&member) };
+            if self.commit_told(batch, [told]).await? {
                 return Ok(());
             }
         }
@@ -109,7 +118,11 @@ impl Identity {
         TEAM_NAMES.absent(&mut batch, tables::team_name(organisation, &team.name));
         TEAM_NAMES.put(&mut batch, tables::team_name(organisation, &team.name), &team.id)?;
         TEAMS.put(&mut batch, tables::team(team.id), &team)?;
-        self.commit(batch).await?.then_some(team).ok_or_else(|| Error::conflict(Subject::Team, "the organisation has a team of that name"))
+        let told = Told { owner: &stored.value, deed: AccountDeed::TeamCreated, about: about_team(&team) };
+        self.commit_told(batch, [told])
+            .await?
+            .then_some(team)
+            .ok_or_else(|| Error::conflict(Subject::Team, "the organisation has a team of that name"))
     }
 
     /// Deletes a team. Roles granted to it mean nothing from then on.
@@ -122,8 +135,10 @@ impl Identity {
         TEAMS.unchanged(&mut batch, tables::team(id), &stored);
         TEAMS.delete(&mut batch, tables::team(id));
         TEAM_NAMES.delete(&mut batch, tables::team_name(stored.value.organisation, &stored.value.name));
+        let owner = self.account(stored.value.organisation).await?;
+        let told = Told { owner: &owner, deed: AccountDeed::TeamDeleted, about: about_team(&stored.value) };
         // A team's record only ever changes by being deleted, so a lost race means that it is gone.
-        if self.commit(batch).await? { Ok(()) } else { Err(Error::not_found(Subject::Team)) }
+        if self.commit_told(batch, [told]).await? { Ok(()) } else { Err(Error::not_found(Subject::Team)) }
     }
 
     /// The team of an id.
@@ -164,7 +179,7 @@ impl Identity {
     /// # Errors
     /// `NotFound` when the team is absent or the user no member of its organisation.
     pub async fn add_team_member(&self, team: TeamId, user: AccountId) -> Result<()> {
-        self.change_teams(team, user, |membership| membership.teams.insert(team)).await
+        self.change_teams(team, user, AccountDeed::TeamMemberAdded, |membership| membership.teams.insert(team)).await
     }
 
     /// Takes a user out of a team.
@@ -172,10 +187,10 @@ impl Identity {
     /// # Errors
     /// `NotFound` when the team is absent or the user no member of its organisation.
     pub async fn remove_team_member(&self, team: TeamId, user: AccountId) -> Result<()> {
-        self.change_teams(team, user, |membership| membership.teams.remove(&team)).await
+        self.change_teams(team, user, AccountDeed::TeamMemberRemoved, |membership| membership.teams.remove(&team)).await
     }
 
-    async fn change_teams(&self, team: TeamId, user: AccountId, change: impl Fn(&mut Membership) -> bool) -> Result<()> {
+    async fn change_teams(&self, team: TeamId, user: AccountId, deed: AccountDeed, change: impl Fn(&mut Membership) -> bool) -> Result<()> {
         let team = self.team(team).await?;
         for _ in 0..TRIES {
             let stored = self.stored_membership(team.organisation, user).await?;
@@ -186,7 +201,9 @@ impl Identity {
             let mut batch = Batch::new();
             MEMBERSHIPS.unchanged(&mut batch, tables::pair(user, team.organisation), &stored);
             MEMBERSHIPS.put(&mut batch, tables::pair(user, team.organisation), &membership)?;
-            if self.commit(batch).await? {
+            let (owner, member) = (self.account(team.organisation).await?, self.account(user).await?);
+            let about = Particulars { team: Some(team.name.clone()), ..journal::user(&member) };
+            if self.commit_told(batch, [Told { owner: &owner, deed, about }]).await? {
                 return Ok(());
             }
         }
@@ -236,15 +253,19 @@ impl Identity {
     }
 
     /// That the two are an organisation and a user, now and when the batch is applied.
-    async fn expect_pair(&self, batch: &mut Batch, organisation: AccountId, user: AccountId) -> Result<()> {
-        let stored = self.live(organisation).await?;
-        expect_organisation(&stored.value)?;
-        ACCOUNTS.unchanged(batch, tables::account(organisation), &stored);
-        let stored = self.live(user).await?;
-        expect_user(&stored.value)?;
-        ACCOUNTS.unchanged(batch, tables::account(user), &stored);
-        Ok(())
+    async fn expect_pair(&self, batch: &mut Batch, organisation: AccountId, user: AccountId) -> Result<(Account, Account)> {
+        let owner = self.live(organisation).await?;
+        expect_organisation(&owner.value)?;
+        ACCOUNTS.unchanged(batch, tables::account(organisation), &owner);
+        let member = self.live(user).await?;
+        expect_user(&member.value)?;
+        ACCOUNTS.unchanged(batch, tables::account(user), &member);
+        Ok((owner.value, member.value))
     }
+}
+
+fn about_team(team: &Team) -> Particulars {
+    Particulars { team: Some(team.name.clone()), ..Particulars::default() }
 }
 
 fn expect_organisation(account: &Account) -> Result<()> {

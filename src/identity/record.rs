@@ -66,6 +66,17 @@ pub enum OrganisationRole {
     Owner,
 }
 
+impl OrganisationRole {
+    /// Its name.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Owner => "owner",
+        }
+    }
+}
+
 impl std::str::FromStr for OrganisationRole {
     type Err = &'static str;
 
@@ -121,6 +132,18 @@ pub enum RepositoryRole {
 }
 
 impl RepositoryRole {
+    /// Its name.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Triage => "triage",
+            Self::Write => "write",
+            Self::Maintain => "maintain",
+            Self::Admin => "admin",
+        }
+    }
+
     /// The role on packages that a role on the repository amounts to.
     #[must_use]
     pub const fn on_packages(self) -> Role {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::journal::{self, Told};
 use super::record::{Repository, RepositoryRole};
 use super::tables::{self, ACCOUNTS, REPOSITORIES, REPOSITORY_NAMES};
 use super::{Identity, TRIES, contended};
 use crate::error::{Error, Kind, Result, Subject};
+use crate::event::{AccountDeed, Particulars};
 use crate::name::RepositoryName;
 use crate::package::{AccountId, Principal, RepositoryId, Visibility};
 use crate::store::Batch;
@@ -33,7 +35,9 @@ impl Identity {
             REPOSITORY_NAMES.absent(&mut batch, key());
             REPOSITORY_NAMES.put(&mut batch, key(), &id)?;
             REPOSITORIES.put(&mut batch, tables::repository(id), &repository)?;
-            if self.commit(batch).await? {
+            let about = Particulars { visibility: Some(visibility), ..about(&repository) };
+            let told = Told { owner: &account.value, deed: AccountDeed::RepositoryCreated, about };
+            if self.commit_told(batch, [told]).await? {
                 return Ok(repository);
             }
         }
@@ -78,7 +82,8 @@ impl Identity {
     /// # Errors
     /// `NotFound`.
     pub async fn set_visibility(&self, id: RepositoryId, visibility: Visibility) -> Result<Repository> {
-        self.change_repository(id, |repository| {
+        let about = Particulars { visibility: Some(visibility), ..Particulars::default() };
+        self.change_repository(id, AccountDeed::RepositoryVisibilityChanged, about, |repository| {
             repository.visibility = visibility;
             Ok(())
         })
@@ -106,7 +111,9 @@ impl Identity {
             REPOSITORY_NAMES.put(&mut batch, key(), &id)?;
             REPOSITORY_NAMES.delete(&mut batch, tables::repository_name(stored.value.owner, &stored.value.name));
             REPOSITORIES.put(&mut batch, tables::repository(id), &repository)?;
-            if self.commit(batch).await? {
+            let owner = self.account(repository.owner).await?;
+            let about = Particulars { old_name: Some(stored.value.name.to_string()), ..about(&repository) };
+            if self.commit_told(batch, [Told { owner: &owner, deed: AccountDeed::RepositoryRenamed, about }]).await? {
                 return Ok(repository);
             }
         }
@@ -120,10 +127,12 @@ impl Identity {
     /// # Errors
     /// `NotFound` when the repository or the principal is absent, `Invalid` when the principal cannot have a role here.
     pub async fn set_repository_role(&self, id: RepositoryId, principal: Principal, role: Option<RepositoryRole>) -> Result<Repository> {
+        let before = self.repository_by_id(id).await?;
         if role.is_some() {
-            self.expect_grantable(self.repository_by_id(id).await?.owner, principal).await?;
+            self.expect_grantable(before.owner, principal).await?;
         }
-        self.change_repository(id, |repository| {
+        let (deed, about) = self.grant_told(principal, before.roles.get(&principal).copied(), role).await?;
+        self.change_repository(id, deed, about, |repository| {
             match role {
                 Some(role) => repository.roles.insert(principal, role),
                 None => repository.roles.remove(&principal),
@@ -134,6 +143,36 @@ impl Identity {
             Ok(())
         })
         .await
+    }
+
+    /// What a change of a role on a repository is told as.
+    async fn grant_told(
+        &self,
+        principal: Principal,
+        old: Option<RepositoryRole>,
+        new: Option<RepositoryRole>,
+    ) -> Result<(AccountDeed, Particulars)> {
+        let deeds = match principal {
+            Principal::User(_) => (AccountDeed::CollaboratorAdded, AccountDeed::CollaboratorChanged, AccountDeed::CollaboratorRemoved),
+            Principal::Team(_) => {
+                (AccountDeed::TeamRepositoryAdded, AccountDeed::TeamRepositoryChanged, AccountDeed::TeamRepositoryRemoved)
+            }
+        };
+        let deed = match (old, new) {
+            (_, None) => deeds.2,
+            (None, Some(_)) => deeds.0,
+            (Some(_), Some(_)) => deeds.1,
+        };
+        // The role may be taken from somebody who was deleted since.
+        let named = match principal {
+            Principal::User(user) => self.account(user).await.map(|user| journal::user(&user)),
+            Principal::Team(team) => self.team(team).await.map(|team| Particulars { team: Some(team.name), ..Particulars::default() }),
+        };
+        let named = match named {
+            Err(error) if error.kind() == Kind::NotFound => Particulars::default(),
+            named => named?,
+        };
+        Ok((deed, Particulars { role: new.map(|role| role.word().to_owned()), ..named }))
     }
 
     /// That a principal can have a role on something that `owner` owns: a user on a
@@ -173,22 +212,37 @@ impl Identity {
             REPOSITORIES.unchanged(&mut batch, tables::repository(id), &stored);
             REPOSITORIES.delete(&mut batch, tables::repository(id));
             REPOSITORY_NAMES.delete(&mut batch, tables::repository_name(stored.value.owner, &stored.value.name));
-            if self.commit(batch).await? {
+            let owner = self.account(stored.value.owner).await?;
+            let told = Told { owner: &owner, deed: AccountDeed::RepositoryDeleted, about: about(&stored.value) };
+            if self.commit_told(batch, [told]).await? {
                 return Ok(());
             }
         }
         Err(contended(Subject::Repository))
     }
 
-    async fn change_repository(&self, id: RepositoryId, change: impl Fn(&mut Repository) -> Result<()>) -> Result<Repository> {
+    /// Changes a record, unless it is so already, and tells of it.
+    async fn change_repository(
+        &self,
+        id: RepositoryId,
+        deed: AccountDeed,
+        particulars: Particulars,
+        change: impl Fn(&mut Repository) -> Result<()>,
+    ) -> Result<Repository> {
         for _ in 0..TRIES {
             let stored = self.stored_repository(id).await?;
             let mut repository = stored.value.clone();
             change(&mut repository)?;
+            if repository == stored.value {
+                return Ok(repository);
+            }
+            let owner = self.account(repository.owner).await?;
+            let Particulars { repository: name, repository_id, .. } = about(&repository);
+            let about = Particulars { repository: name, repository_id, ..particulars.clone() };
             let mut batch = Batch::new();
             REPOSITORIES.unchanged(&mut batch, tables::repository(id), &stored);
             REPOSITORIES.put(&mut batch, tables::repository(id), &repository)?;
-            if self.commit(batch).await? {
+            if self.commit_told(batch, [Told { owner: &owner, deed, about }]).await? {
                 return Ok(repository);
             }
         }
@@ -198,6 +252,10 @@ impl Identity {
     async fn stored_repository(&self, id: RepositoryId) -> Result<Stored<Repository>> {
         REPOSITORIES.get(&*self.store, tables::repository(id)).await?.ok_or_else(|| Error::not_found(Subject::Repository))
     }
+}
+
+fn about(repository: &Repository) -> Particulars {
+    Particulars { repository: Some(repository.name.clone()), repository_id: Some(repository.id), ..Particulars::default() }
 }
 
 fn taken() -> Error {

@@ -11,10 +11,12 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 
+use super::journal::Told;
 use super::tables::{self, ACCOUNTS, RESERVATIONS};
 use super::{Identity, TRIES, contended};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, Subject};
+use crate::event::{AccountDeed, Particulars};
 use crate::name::PackageName;
 use crate::package::AccountId;
 use crate::store::Batch;
@@ -112,7 +114,8 @@ impl Identity {
             all.push(new.clone());
             all.sort_by(|one, two| one.pattern.cmp(&two.pattern));
             RESERVATIONS.put(&mut batch, tables::ecosystem(&new.ecosystem), &all)?;
-            if self.commit(batch).await? {
+            let told = Told { owner: &account.value, deed: AccountDeed::NameReserved, about: about(&new.pattern) };
+            if self.commit_told(batch, [told]).await? {
                 return Ok(());
             }
         }
@@ -127,13 +130,13 @@ impl Identity {
         for _ in 0..TRIES {
             let mut batch = Batch::new();
             let mut all = self.take(&mut batch, ecosystem).await?;
-            let before = all.len();
-            all.retain(|other| other.pattern != pattern);
-            if all.len() == before {
-                return Err(Error::not_found(Subject::Package).saying("no such reservation"));
-            }
+            let place = all.iter().position(|other| other.pattern == pattern);
+            let given_up = all.remove(place.ok_or_else(|| Error::not_found(Subject::Package).saying("no such reservation"))?);
             RESERVATIONS.put(&mut batch, tables::ecosystem(ecosystem), &all)?;
-            if self.commit(batch).await? {
+            // Also of a deleted account, whose record stays.
+            let owner = ACCOUNTS.get(&*self.store, tables::account(given_up.owner)).await?;
+            let told = owner.as_ref().map(|owner| Told { owner: &owner.value, deed: AccountDeed::NameUnreserved, about: about(pattern) });
+            if self.commit_told(batch, told).await? {
                 return Ok(());
             }
         }
@@ -173,6 +176,10 @@ impl Identity {
             }
         }
     }
+}
+
+fn about(pattern: &str) -> Particulars {
+    Particulars { pattern: Some(pattern.to_owned()), ..Particulars::default() }
 }
 
 fn check(new: &Reservation) -> Result<()> {

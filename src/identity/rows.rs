@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
 
-use crate::error::{Error, Result, Subject};
+use crate::error::Result;
 use crate::store::{Batch, Change, Condition, KeyRange, Outcome, Row, Store, TableId};
 
 #[derive(Default)]
@@ -19,27 +19,6 @@ impl Rows {
     }
 }
 
-/// A store whose disk is gone.
-pub(crate) struct Failing;
-
-impl Store for Failing {
-    fn get<'a>(&'a self, _: TableId, _: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>> {
-        ready(Err(gone())).boxed()
-    }
-
-    fn scan(&self, _: TableId, _: KeyRange, _: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
-        ready(Err(gone())).boxed()
-    }
-
-    fn commit(&self, _: Batch) -> BoxFuture<'_, Result<Outcome>> {
-        ready(Err(gone())).boxed()
-    }
-}
-
-fn gone() -> Error {
-    Error::internal(Subject::Store, "no disk")
-}
-
 impl Store for Rows {
     fn get<'a>(&'a self, table: TableId, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>> {
         ready(Ok(self.0.lock().unwrap().get(&table).and_then(|rows| rows.get(key)).cloned())).boxed()
@@ -48,6 +27,13 @@ impl Store for Rows {
     fn scan(&self, table: TableId, range: KeyRange, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
         let tables = self.0.lock().unwrap();
         let rows = tables.get(&table).map(|rows| rows.range(range).take(limit).map(|(key, value)| (key.clone(), value.clone())).collect());
+        ready(Ok(rows.unwrap_or_default())).boxed()
+    }
+
+    fn scan_back(&self, table: TableId, range: KeyRange, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
+        let tables = self.0.lock().unwrap();
+        let rows =
+            tables.get(&table).map(|rows| rows.range(range).rev().take(limit).map(|(key, value)| (key.clone(), value.clone())).collect());
         ready(Ok(rows.unwrap_or_default())).boxed()
     }
 

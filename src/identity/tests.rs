@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::rows::{Failing, Rows};
+use super::rows::Rows;
 use super::*;
 use crate::clock::Timestamp;
 use crate::http::{HeaderMap, HeaderValue, header};
 use crate::name::{OwnerName, PackageName, RepositoryName, TeamName};
 use crate::package::{AccountId, Principal, RepositoryId, Visibility};
+use crate::store::memory::Failing;
 
 struct Fixture {
     identity: Identity,

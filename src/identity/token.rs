@@ -123,12 +123,22 @@ pub enum Scope {
     AdminOrg,
     /// Read organisations, their members and teams.
     ReadOrg,
+    /// Read who did what.
+    ReadAuditLog,
 }
 
 impl Scope {
     /// All scopes, in the order they are shown.
-    pub const ALL: [Self; 7] =
-        [Self::ReadPackages, Self::WritePackages, Self::DeletePackages, Self::Repo, Self::User, Self::AdminOrg, Self::ReadOrg];
+    pub const ALL: [Self; 8] = [
+        Self::ReadPackages,
+        Self::WritePackages,
+        Self::DeletePackages,
+        Self::Repo,
+        Self::User,
+        Self::AdminOrg,
+        Self::ReadOrg,
+        Self::ReadAuditLog,
+    ];
 
     /// GitHub's name for it.
     #[must_use]
@@ -141,6 +151,7 @@ impl Scope {
             Self::User => "user",
             Self::AdminOrg => "admin:org",
             Self::ReadOrg => "read:org",
+            Self::ReadAuditLog => "read:audit_log",
         }
     }
 

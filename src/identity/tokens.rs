@@ -1,12 +1,14 @@
 //! Making, listing and revoking tokens.
 
 use super::accounts::expect_user;
+use super::journal::Told;
 use super::record::Token;
 use super::tables::{self, ACCOUNTS, TOKEN_USES, TOKENS, TOKENS_OF};
 use super::token::{Scopes, TokenHash, TokenText};
 use super::{Identity, TRIES, contended};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result, Subject};
+use crate::event::{AccountDeed, Particulars};
 use crate::package::{AccountId, TokenId};
 use crate::store::Batch;
 use crate::store::table::{Key, Stored};
@@ -61,7 +63,8 @@ impl Identity {
             }
             self.make_room(&mut batch, user).await?;
             let minted = self.draft_token(&mut batch, user, new.clone()).await?;
-            if self.commit(batch).await? {
+            let told = Told { owner: &account.value, deed: AccountDeed::TokenMinted, about: about(&minted.0) };
+            if self.commit_told(batch, [told]).await? {
                 return Ok(minted);
             }
         }
@@ -91,10 +94,15 @@ impl Identity {
         let hash = hash_from(&hash.value)?;
         for _ in 0..TRIES {
             let stored = TOKENS.get(&*self.store, tables::token(hash)).await?.ok_or_else(absent)?;
+            if stored.value.revoked {
+                return Ok(());
+            }
+            let owner = self.account(user).await?;
+            let told = Told { owner: &owner, deed: AccountDeed::TokenRevoked, about: about(&stored.value) };
             let mut batch = Batch::new();
             TOKENS.unchanged(&mut batch, tables::token(hash), &stored);
             TOKENS.put(&mut batch, tables::token(hash), &Token { revoked: true, ..stored.value })?;
-            if self.commit(batch).await? {
+            if self.commit_told(batch, [told]).await? {
                 return Ok(());
             }
         }
@@ -173,6 +181,10 @@ impl Identity {
         }
         Ok(tokens)
     }
+}
+
+fn about(token: &Token) -> Particulars {
+    Particulars { token: Some(token.id), scopes: Some(token.scopes.to_string()), ..Particulars::default() }
 }
 
 pub(super) fn hash_from(hex: &str) -> Result<TokenHash> {

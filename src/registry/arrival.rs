@@ -99,6 +99,31 @@ impl Registry {
         Err(contended())
     }
 
+    /// The units of a package for which files wait.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn waiting(&self, publishing: &Publishing) -> Result<Vec<String>> {
+        let (ecosystem, name) = (publishing.grant.ecosystem(), publishing.grant.name());
+        self.catalog.staged_units(ecosystem, name, publishing.owner, self.config.version_files).await
+    }
+
+    /// A file that has arrived, visible or waiting.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn arrived(&self, publishing: &Publishing, unit: &str, number: &str, file: &str) -> Result<Option<File>> {
+        let (ecosystem, name) = (publishing.grant.ecosystem(), publishing.grant.name());
+        if let Some(head) = self.catalog.head_for(&publishing.grant, publishing.view).await?
+            && let Some(version) = self.catalog.version(&publishing.grant, &head, number).await?
+            && let Some(known) = version.value.files.into_iter().find(|known| known.name == file)
+        {
+            return Ok(Some(known));
+        }
+        let waiting = self.catalog.staged(Unit { ecosystem, name, owner: publishing.owner, unit }, self.config.version_files).await?;
+        Ok(waiting.into_iter().map(|row| row.value.file).find(|known| known.name == file))
+    }
+
     /// Puts the file among those that wait; `None` when it is there already.
     async fn wait(&self, unit: Unit<'_>, arrival: &Arrival<'_>, waiting: &[Stored<Staged>]) -> Result<Option<Applied>> {
         let Some(file) = &arrival.file else { return Ok(None) };
@@ -173,6 +198,7 @@ impl Registry {
             files,
             tags: Vec::new(),
             first_tag: None,
+            part: false,
         };
         let new = New {
             package: PackageId(self.catalog.next_id().await?),

@@ -13,15 +13,16 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use super::{Plan, Registry, entity_tag};
 use crate::access::Grant;
 use crate::blob::{Blob, Spool};
-use crate::catalog::{FileRow, Head};
+use crate::catalog::{Head, HostedFile};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::{Ask, Document, Promise};
 use crate::http::conditional::{self, Part};
-use crate::http::{Body, HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, reply};
+use crate::http::{Body, HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, reply};
 use crate::name::PackageKey;
 use crate::upstream::artifact::Wanted;
 use crate::upstream::{Check, Filling, KeptFile, Need, Upstream, Verdict};
+use crate::usage::Count;
 
 /// Files up to this size are received whole before the first byte leaves, so that a
 /// bad one is a clear error and not a broken connection.
@@ -40,6 +41,8 @@ pub struct Artifact {
     pub etag: Option<HeaderValue>,
     /// How it was come by.
     pub verdict: Verdict,
+    /// The downloads of its version, if it is hosted and this is one.
+    pub downloads: Option<Arc<Count>>,
 }
 
 /// The bytes of a file.
@@ -61,6 +64,8 @@ pub struct Location<'a> {
     pub path: String,
     /// What to add to the path for the file that holds a digest, the best first.
     pub checksums: &'a [(&'a str, Algorithm)],
+    /// Whether fetching it is a download of the version, and not of something beside it: a signature, a checksum.
+    pub is_download: bool,
 }
 
 impl Registry {
@@ -69,7 +74,7 @@ impl Registry {
     /// # Errors
     /// [`Kind::NotFound`] when no source has it, and an upstream's failures.
     pub async fn artifact<D: Document>(&self, grant: &Grant, plan: &Plan, file: &str) -> Result<Artifact> {
-        if let Some(artifact) = self.at_hand(grant, plan, file).await? {
+        if let Some(artifact) = self.at_hand(grant, plan, file, D::is_download(file)).await? {
             return Ok(artifact);
         }
         // Boxed, so that the future of a hit is small.
@@ -81,27 +86,35 @@ impl Registry {
     /// # Errors
     /// [`Kind::NotFound`] when no source has it, and an upstream's failures.
     pub async fn artifact_at(&self, grant: &Grant, plan: &Plan, file: &str, location: &Location<'_>) -> Result<Artifact> {
-        if let Some(artifact) = self.at_hand(grant, plan, file).await? {
+        if let Some(artifact) = self.at_hand(grant, plan, file, location.is_download).await? {
             return Ok(artifact);
         }
         Box::pin(self.fetch_file_at(grant, plan, file, location)).await
     }
 
-    /// A file of a hosted package, with what is known of it; `None` when no live version has it.
+    /// A file of a hosted package, with what is known of it; `None` when no live version has it. Whether fetching it is a
+    /// download of its version the caller says.
     ///
     /// # Errors
     /// When the store or the disk fails.
-    pub async fn hosted_file(&self, grant: &Grant, head: &Head, file: &str) -> Result<Option<(Arc<FileRow>, Artifact)>> {
+    pub async fn hosted_file(
+        &self,
+        grant: &Grant,
+        head: &Head,
+        file: &str,
+        is_download: bool,
+    ) -> Result<Option<(Arc<HostedFile>, Artifact)>> {
         let Some(row) = self.catalog.file(grant, head, file).await? else { return Ok(None) };
         let blob = self.blobs.read(&row.file.sha256).await?;
         let blob = blob.ok_or_else(|| Error::internal(Subject::Blob, format!("hosted blob {} is missing", row.file.sha256)))?;
-        Ok(Some((row, whole(blob, Verdict::Hosted))))
+        let downloads = is_download.then(|| Arc::clone(&row.downloads));
+        Ok(Some((row, Artifact { downloads, ..whole(blob, Verdict::Hosted) })))
     }
 
-    /// A file that is hosted or kept.
-    async fn at_hand(&self, grant: &Grant, plan: &Plan, file: &str) -> Result<Option<Artifact>> {
+    /// A file that is hosted or kept; whether fetching it is a download of its version the format says.
+    async fn at_hand(&self, grant: &Grant, plan: &Plan, file: &str, is_download: bool) -> Result<Option<Artifact>> {
         if let Some(head) = plan.head()
-            && let Some((_, artifact)) = self.hosted_file(grant, head, file).await?
+            && let Some((_, artifact)) = self.hosted_file(grant, head, file, is_download).await?
         {
             return Ok(Some(artifact));
         }
@@ -140,13 +153,8 @@ impl Registry {
         {
             return Err(Error::not_found(Subject::File));
         }
-        // A version's files are one upstream's: a signature of another's would not fit.
-        let key = PackageKey::new(grant.ecosystem(), grant.name().as_str()).with(location.version);
-        let mut upstreams: Vec<&Arc<Upstream>> = plan.upstreams().iter().collect();
-        if let Some(keeper) = self.keepers.get(&key) {
-            upstreams.sort_by_key(|upstream| upstream.identity() != &*keeper);
-        }
-        for upstream in upstreams {
+        let key = keeper_key(grant, location);
+        for upstream in self.keeper_first(grant, plan, location) {
             let promised = self.checksum(upstream, location).await?;
             let url = upstream.address(&location.path)?;
             let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised };
@@ -160,6 +168,32 @@ impl Registry {
             }
         }
         Err(Error::not_found(Subject::File))
+    }
+
+    /// The digest that an upstream keeps beside a file.
+    ///
+    /// # Errors
+    /// An upstream's failures.
+    pub async fn checksum_at(&self, grant: &Grant, plan: &Plan, location: &Location<'_>) -> Result<Option<Digest>> {
+        for upstream in self.keeper_first(grant, plan, location) {
+            let found = self.checksum(upstream, location).await?;
+            if let Some(digest) = found.first() {
+                return Ok(Some(*digest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The upstreams in their order, but first the one that other files of the version came
+    /// from: a signature of another's would not fit.
+    fn keeper_first<'a>(&self, grant: &Grant, plan: &'a Plan, location: &Location<'_>) -> Vec<&'a Arc<Upstream>> {
+        let mut upstreams: Vec<&Arc<Upstream>> = plan.upstreams().iter().collect();
+        if upstreams.len() > 1
+            && let Some(keeper) = self.keepers.get(&keeper_key(grant, location))
+        {
+            upstreams.sort_by_key(|upstream| upstream.identity() != &*keeper);
+        }
+        upstreams
     }
 
     /// The digest that an upstream keeps beside a file; none when it keeps none.
@@ -216,6 +250,10 @@ impl Registry {
     }
 }
 
+fn keeper_key(grant: &Grant, location: &Location<'_>) -> PackageKey {
+    PackageKey::new(grant.ecosystem(), grant.name().as_str()).with(location.version)
+}
+
 /// The digest in a checksum file: hex, and perhaps the file's name after it.
 fn checksum_in(bytes: &[u8], algorithm: Algorithm) -> Option<Digest> {
     let text = std::str::from_utf8(bytes).ok()?;
@@ -231,7 +269,7 @@ async fn follow(spool: Spool, sha256: Option<Digest>, verdict: Verdict) -> Resul
         let etag = sha256.map(|digest| entity_tag(&digest, None));
         // A disk that fills up later is not foreseen.
         let verdict = if spool.is_storing() { verdict } else { Verdict::PassedThrough };
-        return Ok(Artifact { size: spool.length(), content: Content::Spool(spool), etag, verdict });
+        return Ok(Artifact { size: spool.length(), content: Content::Spool(spool), etag, verdict, downloads: None });
     };
     // Followed from the start, so that the bytes are here even if the disk had no room for them.
     let mut chunks = spool.chunks(None);
@@ -246,14 +284,23 @@ async fn follow(spool: Spool, sha256: Option<Digest>, verdict: Verdict) -> Resul
     }
     let etag = Some(entity_tag(&finished.digests.sha256, None));
     let verdict = if finished.stored { verdict } else { Verdict::PassedThrough };
-    Ok(Artifact { content: Content::Bytes(bytes.freeze()), size: Some(finished.size), etag, verdict })
+    Ok(Artifact { content: Content::Bytes(bytes.freeze()), size: Some(finished.size), etag, verdict, downloads: None })
 }
 
 impl Artifact {
     /// The answer to a request for this file: whole, a range of it, or «not modified».
+    ///
+    /// Who is given its first byte has downloaded it. What follows in parts is the
+    /// same download, and who only asks whether it is there made none.
     #[must_use]
-    pub fn respond(self, headers: &HeaderMap, media_type: HeaderValue, cache_control: HeaderValue) -> Response {
+    pub fn respond(mut self, method: &Method, headers: &HeaderMap, media_type: HeaderValue, cache_control: HeaderValue) -> Response {
+        let downloads = self.downloads.take().filter(|_| method == Method::GET);
         let mut response = self.answer(headers);
+        if let Some(downloads) = downloads
+            && begins(&response)
+        {
+            downloads.add();
+        }
         let fields = response.headers_mut();
         fields.insert(header::CONTENT_TYPE, media_type);
         fields.insert(header::CACHE_CONTROL, cache_control);
@@ -303,6 +350,17 @@ impl Artifact {
     }
 }
 
+/// Whether an answer holds a file's first byte.
+fn begins(response: &Response) -> bool {
+    match response.status() {
+        StatusCode::OK => true,
+        StatusCode::PARTIAL_CONTENT => {
+            response.headers().get(header::CONTENT_RANGE).is_some_and(|range| range.as_bytes().starts_with(b"bytes 0-"))
+        }
+        _ => false,
+    }
+}
+
 /// RFC 9211.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -333,5 +391,11 @@ impl Content {
 }
 
 pub(super) fn whole(blob: Blob, verdict: Verdict) -> Artifact {
-    Artifact { size: Some(blob.size()), etag: Some(entity_tag(blob.digest(), None)), content: Content::Blob(blob), verdict }
+    Artifact {
+        size: Some(blob.size()),
+        etag: Some(entity_tag(blob.digest(), None)),
+        content: Content::Blob(blob),
+        verdict,
+        downloads: None,
+    }
 }

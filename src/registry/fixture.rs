@@ -17,6 +17,7 @@ use crate::package::AccountId;
 use crate::store::Store;
 use crate::store::memory::Memory;
 use crate::upstream::{self, Fetcher};
+use crate::usage::{self, Downloads};
 
 pub(crate) struct Fixture {
     pub(crate) registry: Arc<Registry>,
@@ -30,10 +31,11 @@ pub(crate) async fn fixture() -> Fixture {
     let (truth, cache): (Arc<dyn Store>, Arc<dyn Store>) = (Arc::new(Memory::new()), Arc::new(Memory::new()));
     let blobs = Blobs::open(folder.path(), Arc::clone(&cache), clock.clone(), blob::Config::default()).await.unwrap();
     let identity = Arc::new(Identity::new(Arc::clone(&truth), clock.clone()));
+    let downloads = Arc::new(Downloads::new(Arc::clone(&truth), clock.clone(), usage::Config::default()));
     let registry = Registry::new(Parts {
         config: Config::default(),
         access: access::Config::default(),
-        catalog: Catalog::new(truth, Arc::clone(&identity), clock.clone()),
+        catalog: Catalog::new(truth, Arc::clone(&identity), downloads, clock.clone()),
         identity: Arc::clone(&identity),
         blobs: blobs.clone(),
         fetcher: Fetcher::new(upstream::Config::default(), cache, blobs, clock.clone()),

@@ -21,7 +21,8 @@ use crate::http::{HeaderMap, HeaderValue, Method, Upload};
 use crate::identity::{Caller, Identity};
 use crate::name::{OwnerName, PackageKey, PackageName};
 use crate::observe::Trace;
-use crate::upstream::{Fetcher, Upstream};
+use crate::package::Visibility;
+use crate::upstream::{Fetcher, Upstream, Verdict};
 
 pub mod arrival;
 pub mod artifact;
@@ -52,6 +53,8 @@ pub struct Config {
     pub large_documents_at_once: usize,
     /// Largest publish, file included.
     pub publish_limit_bytes: u64,
+    /// Largest file of those that are published one by one.
+    pub file_limit_bytes: u64,
     /// Largest metadata of a publish besides its file.
     pub publish_metadata_limit_bytes: usize,
     /// Largest content that is uploaded by its digest: a layer of an image.
@@ -62,6 +65,8 @@ pub struct Config {
     pub archive_unpacked_bytes: u64,
     /// Most files of one version.
     pub version_files: usize,
+    /// Builds of one version that are kept; older ones go when a new one comes.
+    pub builds_per_version: usize,
     /// How long the files of a version that nothing completes are kept, in hours.
     pub unfinished_hours: u64,
     /// How long what was deleted can be restored, in days.
@@ -75,11 +80,13 @@ impl Default for Config {
             parsed_cache_bytes: 128 << 20,
             large_documents_at_once: 2,
             publish_limit_bytes: 350 << 20,
+            file_limit_bytes: 10 << 30,
             publish_metadata_limit_bytes: 16 << 20,
             content_limit_bytes: 16 << 30,
             archive_entries: 100_000,
             archive_unpacked_bytes: 2 << 30,
             version_files: 10_000,
+            builds_per_version: 100,
             unfinished_hours: 24,
             restore_days: 30,
         }
@@ -162,6 +169,43 @@ pub struct Call<'a> {
     pub own_host: Option<&'a str>,
     /// Notes for the log line.
     pub trace: &'a Trace,
+}
+
+/// How long a client may keep an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// For ever: the address always means these bytes.
+    Immutable,
+    /// What an upstream has, for a minute; what is hosted must be asked for each time, so that a change is seen at once.
+    Revalidated,
+}
+
+impl Call<'_> {
+    /// The `Cache-Control` of an answer made from these sources.
+    #[must_use]
+    pub fn lifetime(&self, plan: &Plan, keeping: Keeping) -> HeaderValue {
+        // Made when this is compiled: making a header's value looks at every byte.
+        match (keeping, plan, self.is_private(plan)) {
+            (Keeping::Immutable, _, false) => const { HeaderValue::from_static("public, max-age=31536000, immutable") },
+            (Keeping::Immutable, _, true) => const { HeaderValue::from_static("private, max-age=31536000, immutable") },
+            (Keeping::Revalidated, Plan::Proxied(_), false) => const { HeaderValue::from_static("public, max-age=60") },
+            (Keeping::Revalidated, Plan::Proxied(_), true) => const { HeaderValue::from_static("private, max-age=60") },
+            (Keeping::Revalidated, _, false) => const { HeaderValue::from_static("public, no-cache") },
+            (Keeping::Revalidated, _, true) => const { HeaderValue::from_static("private, no-cache") },
+        }
+    }
+
+    /// Whether a shared cache on the way must not keep an answer: it would give it to those who may not read it.
+    #[must_use]
+    pub fn is_private(&self, plan: &Plan) -> bool {
+        let nobody_may_proxy = !plan.upstreams().is_empty() && !self.registry.access().anonymous_proxy;
+        nobody_may_proxy || plan.head().is_some_and(|head| head.policy.visibility() != Visibility::Public)
+    }
+
+    /// Notes for the log line how the answer was come by.
+    pub fn note_verdict(&self, verdict: Verdict) {
+        self.trace.note(|notes| notes.verdict = Some(verdict.word()));
+    }
 }
 
 impl Registry {
@@ -347,6 +391,12 @@ impl Registry {
             None => Err(Error::new(Kind::Forbidden, Subject::Package).saying("the package is an upstream's and cannot be changed here")),
         }
     }
+}
+
+/// The entity tag of a representation that is at hand.
+#[must_use]
+pub fn tag_of(bytes: &[u8]) -> HeaderValue {
+    entity_tag(&Digest::sha256(bytes), None)
 }
 
 /// The entity tag of a representation: its digest, and the coding if it is not identity.

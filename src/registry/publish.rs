@@ -282,29 +282,21 @@ impl Registry {
         self.catalog.head_for(grant, View::Root).await?.ok_or_else(|| Error::not_found(Subject::Package))
     }
 
-    /// What happened to packages, oldest first.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn events(&self, whose: event::Whose, after: Option<u64>, limit: usize) -> Result<Vec<Event>> {
-        self.catalog.events(whose, after, limit).await
-    }
-
     /// Commits a change together with the events that tell of it. An empty change is none.
     ///
     /// # Errors
     /// When the store fails; the change is then not made, or not known to be made.
     pub(super) async fn commit(&self, grant: &Grant, change: Change) -> Result<Applied> {
-        let Change { mut batch, deed, package, versions } = change;
+        let Change { mut batch, deed, package, versions, detail } = change;
         if batch.changes.is_empty() {
             return Ok(Applied::Yes);
         }
         let about: Vec<Option<About>> = if versions.is_empty() { vec![None] } else { versions.into_iter().map(Some).collect() };
-        let actor = Actor { user: grant.caller(), token: grant.token(), client: None };
+        let actor = Actor { user: grant.caller(), token: grant.token(), client: Actor::current().client };
         let mut events = Vec::with_capacity(about.len());
         for version in about {
             let event = Event {
-                id: self.catalog.next_id().await?,
+                id: self.identity.next_event_id().await?,
                 at: package.updated_at,
                 deed,
                 actor,
@@ -314,6 +306,7 @@ impl Registry {
                 owner: package.owner,
                 repository: package.repository,
                 version,
+                detail: detail.clone(),
             };
             event::record(&mut batch, &event)?;
             events.push(event);
@@ -366,12 +359,13 @@ impl Registry {
 /// The audit log's line: who did what to which package, with which token, from where.
 fn log(event: &Event) {
     tracing::info!(
-        target: "packhouse::audit",
+        target: event::TARGET,
         event = event.id,
         deed = event.deed.word(),
         ecosystem = event.ecosystem,
         package = %event.name,
         version = event.version.as_ref().map(|version| version.number.as_str()),
+        detail = event.detail.as_deref(),
         user = event.actor.user.map(|user| user.0),
         token = event.actor.token.map(|token| token.0),
         client = event.actor.client.map(tracing::field::display),

@@ -5,6 +5,7 @@
 //! taken its place: a package that was published anew is not restored over, its
 //! old versions can be one by one.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Registry;
@@ -16,11 +17,17 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Result, Subject};
 use crate::event::Deed;
 use crate::name::Tag;
-use crate::package::Version;
+use crate::package::{Version, Visibility};
 use crate::store::table::Stored;
 
 /// The refusal to delete the last version, in GitHub's words.
 pub const LAST_VERSION: &str = "You cannot delete the last version of a package. You must delete the package instead.";
+
+/// The versions that the rule about downloads keeps from being deleted.
+struct Kept {
+    limit: u64,
+    versions: HashSet<String>,
+}
 
 /// An ecosystem's choice of the tag that a plain install follows, and of the version it points at among these.
 pub type DefaultTag<'a> = &'a (dyn Fn(&[&str]) -> Option<(Tag, String)> + Sync);
@@ -29,16 +36,21 @@ impl Registry {
     /// Deletes a package with all its versions.
     ///
     /// # Errors
-    /// As [`Registry::edit`].
+    /// As [`Registry::edit`]; `Invalid` when it is public and was downloaded too often.
     pub async fn delete_package(&self, grant: &Grant) -> Result<()> {
         grant.require(Action::Delete)?;
-        self.edit_versions(grant, |head, live, now| change::delete_package(head, &live, now)).await
+        let kept = self.kept(grant).await?;
+        let delete = |head: &Head, live: Vec<Stored<Version>>, now| {
+            kept.allow(head, &live, "packages")?;
+            change::delete_package(head, &live, now)
+        };
+        self.edit_versions(grant, delete).await
     }
 
     /// Deletes one version. If the default tag pointed at it, it moves to another version.
     ///
     /// # Errors
-    /// `NotFound` when there is no such live version, `Invalid` with [`LAST_VERSION`] when it is the only one.
+    /// As [`Registry::delete_versions`].
     pub async fn delete_version(&self, grant: &Grant, number: &str, default_tag: DefaultTag<'_>) -> Result<()> {
         self.delete_versions(grant, &|_| Ok(()), &|candidate| candidate == number, default_tag).await
     }
@@ -46,7 +58,8 @@ impl Registry {
     /// Deletes the live versions that `gone` names, all at once, if `check` lets the newest head pass.
     ///
     /// # Errors
-    /// Those of `check`; `NotFound` when no live version is named, `Invalid` with [`LAST_VERSION`] when all are.
+    /// Those of `check`; `NotFound` when no live version is named, `Invalid` with [`LAST_VERSION`] when all are,
+    /// and when one of a public package was downloaded too often.
     pub async fn delete_versions(
         &self,
         grant: &Grant,
@@ -55,6 +68,7 @@ impl Registry {
         default_tag: DefaultTag<'_>,
     ) -> Result<()> {
         grant.require(Action::Delete)?;
+        let kept = self.kept(grant).await?;
         self.edit_versions(grant, |head, live, now| {
             check(head)?;
             let (gone, left): (Vec<_>, Vec<_>) = live.into_iter().partition(|stored| gone(&stored.value.number));
@@ -64,6 +78,7 @@ impl Registry {
             if left.is_empty() {
                 return Err(Error::invalid(Subject::Version, LAST_VERSION));
             }
+            kept.allow(head, &gone, "package versions")?;
             let goes = |number: &String| gone.iter().any(|stored| stored.value.number == *number);
             let pointed_here = |tag: &Tag| head.package.tags.get(tag).is_some_and(goes);
             let moved = default_tag(&numbers(&left)).filter(|(tag, _)| pointed_here(tag));
@@ -140,6 +155,16 @@ impl Registry {
         .await
     }
 
+    /// The versions that were downloaded too often to be deleted. The operator is not held to the rule.
+    async fn kept(&self, grant: &Grant) -> Result<Kept> {
+        let limit = self.access().undeletable_downloads;
+        let versions = match grant.package() {
+            Some(package) if limit > 0 && !grant.is_system() => self.catalog().downloads().above(package, limit).await?,
+            _ => HashSet::new(),
+        };
+        Ok(Kept { limit, versions })
+    }
+
     /// That what was deleted can still be restored. The operator is not held to the window: nothing that is kept is out of reach.
     fn expect_restorable(&self, grant: &Grant, deleted_at: Option<Timestamp>, now: Timestamp, subject: Subject) -> Result<()> {
         let window = Duration::from_secs(self.config().restore_days.saturating_mul(86_400));
@@ -167,6 +192,21 @@ impl Registry {
             }
         }
         Err(contended())
+    }
+}
+
+impl Kept {
+    /// That none of these versions is kept, in GitHub's words.
+    fn allow(&self, head: &Head, gone: &[Stored<Version>], what: &str) -> Result<()> {
+        let public = head.policy.visibility() == Visibility::Public;
+        if public && gone.iter().any(|stored| self.versions.contains(&stored.value.number)) {
+            let text = format!(
+                "Publicly visible {what} with more than {} downloads cannot be deleted. Contact an administrator of this server for further assistance.",
+                self.limit
+            );
+            return Err(Error::invalid(Subject::Version, text));
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use crate::catalog::change::Change;
 use crate::catalog::{Head, change};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::event::Deed;
+use crate::identity::Repository;
 use crate::package::{Principal, RepositoryId, Role, Visibility};
 use crate::store::Batch;
 
@@ -49,9 +50,16 @@ impl Registry {
             let inherits = linked.is_some() && settings.inherits.unwrap_or(head.package.inherits);
             let deed = if visibility == head.package.visibility { Deed::Linked } else { Deed::VisibilityChanged };
             let same = (visibility, linked, inherits) == (head.package.visibility, head.package.repository, head.package.inherits);
+            let detail = format!(
+                "visibility {}, repository {}, roles {}",
+                visibility.word(),
+                linked.map_or("none".to_owned(), |repository| repository.to_string()),
+                if inherits { "of the repository" } else { "of its own" }
+            );
             let change = change::edit(head, deed, now, |package| {
                 (package.visibility, package.repository, package.inherits) = (visibility, linked, inherits);
-            })?;
+            })?
+            .saying(detail);
             // What is as it was asked to be has no event either.
             Ok(if same { Change { batch: Batch::new(), ..change } } else { change })
         };
@@ -69,6 +77,7 @@ impl Registry {
             let head = self.hosted_head(grant).await?;
             self.identity().expect_grantable(head.package.owner, principal).await?;
         }
+        let detail = format!("{}: {}", self.called(principal).await?, role.map_or("no role", Role::word));
         let edit = |head: &Head, now| {
             let roles = &head.package.roles;
             if head.package.repository_scoped {
@@ -80,14 +89,61 @@ impl Registry {
             if roles.len() >= ROLES_LIMIT && !roles.contains_key(&principal) {
                 return Err(Error::conflict(Subject::Package, "a package has at most 1000 roles; use a team"));
             }
-            change::edit(head, Deed::RolesChanged, now, |package| {
+            let change = change::edit(head, Deed::RolesChanged, now, |package| {
                 match role {
                     Some(role) => package.roles.insert(principal, role),
                     None => package.roles.remove(&principal),
                 };
-            })
+            })?;
+            Ok(change.saying(detail.clone()))
         };
         self.edit(grant, edit).await
+    }
+
+    /// Gives the workflows of a repository a role on a package, or takes it away. GitHub calls it the management of
+    /// Actions' access.
+    ///
+    /// # Errors
+    /// `Unprocessable` when the repository is another owner's, or the package has no rights but those of its repository;
+    /// `Conflict` when there are too many roles, `NotFound` when there is none to take away.
+    pub async fn set_workflow_role(&self, grant: &Grant, repository: &Repository, role: Option<Role>) -> Result<()> {
+        grant.require(Action::Admin)?;
+        let detail = format!("workflows of {}: {}", repository.name, role.map_or("no role", Role::word));
+        let edit = |head: &Head, now| {
+            let workflows = &head.package.workflows;
+            if head.package.repository_scoped {
+                return Err(refused(Subject::Package, "the package is used by the workflows of its repository alone"));
+            }
+            if role.is_some() && repository.owner != head.package.owner {
+                return Err(refused(Subject::Repository, "only repositories of the package's owner can use it"));
+            }
+            if role.is_none() && !workflows.contains_key(&repository.id) {
+                return Err(Error::not_found(Subject::Repository));
+            }
+            if workflows.len() >= ROLES_LIMIT && !workflows.contains_key(&repository.id) {
+                return Err(Error::conflict(Subject::Package, "at most 1000 repositories can use a package"));
+            }
+            let change = change::edit(head, Deed::RolesChanged, now, |package| {
+                match role {
+                    Some(role) => package.workflows.insert(repository.id, role),
+                    None => package.workflows.remove(&repository.id),
+                };
+            })?;
+            Ok(change.saying(detail.clone()))
+        };
+        self.edit(grant, edit).await
+    }
+
+    /// A name for a principal in the audit log; of a deleted one the id is left.
+    async fn called(&self, principal: Principal) -> Result<String> {
+        let name = match principal {
+            Principal::User(user) => self.identity().account(user).await.map(|user| format!("user {}", user.login)),
+            Principal::Team(team) => self.identity().team(team).await.map(|team| format!("team {}", team.name)),
+        };
+        match name {
+            Err(error) if error.kind() == Kind::NotFound => Ok(principal.to_string()),
+            name => name,
+        }
     }
 }
 

@@ -145,7 +145,7 @@ async fn rest_answer(
         Ok(caller) => note_caller(trace, caller),
         Err(_) => {}
     }
-    rest::serve(registry, &origin.url, caller, parts, path, body).await
+    rest::serve(registry, (&origin.url, origin.client), caller, parts, path, body).await
 }
 
 fn note_caller(trace: &Trace, caller: &Arc<Caller>) {
@@ -198,7 +198,8 @@ async fn ecosystem_answer(
         own_host,
         trace,
     };
-    let answered = ecosystem.serve(call).await;
+    let actor = call.caller.actor(origin.client);
+    let answered = actor.acting(ecosystem.serve(call)).await;
     if signs_in && answered.as_ref().is_err_and(|error| error.kind() == Kind::Unauthenticated) {
         // What was guessed came in the body.
         failed_logins.count(origin.client);

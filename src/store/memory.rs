@@ -44,6 +44,16 @@ impl Store for Memory {
         future::ready(Ok(rows)).boxed()
     }
 
+    fn scan_back(&self, table: TableId, range: KeyRange, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
+        let rows = self.with(|tables| match tables.get(&table) {
+            Some(rows) if !holds_nothing(&range) => {
+                rows.range(range).rev().take(limit).map(|(key, value)| (key.clone(), value.clone())).collect()
+            }
+            _ => Vec::new(),
+        });
+        future::ready(Ok(rows)).boxed()
+    }
+
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Outcome>> {
         let outcome = batch.check().map(|()| self.with(|tables| apply(tables, batch)));
         future::ready(outcome).boxed()
@@ -70,6 +80,34 @@ fn apply(tables: &mut Tables, batch: Batch) -> Outcome {
         }
     }
     Outcome::Committed
+}
+
+/// A store whose disk is gone.
+#[cfg(test)]
+pub(crate) struct Failing;
+
+#[cfg(test)]
+impl Store for Failing {
+    fn get<'a>(&'a self, _: TableId, _: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>> {
+        future::ready(Err(gone())).boxed()
+    }
+
+    fn scan(&self, _: TableId, _: KeyRange, _: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
+        future::ready(Err(gone())).boxed()
+    }
+
+    fn scan_back(&self, _: TableId, _: KeyRange, _: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
+        future::ready(Err(gone())).boxed()
+    }
+
+    fn commit(&self, _: Batch) -> BoxFuture<'_, Result<Outcome>> {
+        future::ready(Err(gone())).boxed()
+    }
+}
+
+#[cfg(test)]
+fn gone() -> crate::error::Error {
+    crate::error::Error::internal(crate::error::Subject::Store, "no disk")
 }
 
 #[cfg(test)]

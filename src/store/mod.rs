@@ -1,6 +1,6 @@
 //! The metadata store: ordered keys, conditional batches, nothing else.
 //!
-//! Domain logic is written once over `get`, `scan` and `commit`. A change of truth
+//! Domain logic is written once over `get`, `scan` (forth or back) and `commit`. A change of truth
 //! is a [`Batch`]: a value built by plain functions, committed at once or not at
 //! all. Back ends are small and pass one suite. Counters are not in the interface:
 //! under compare-and-swap they need many tries, so sums are kept in memory and
@@ -104,6 +104,9 @@ pub trait Store: Send + Sync {
 
     /// Rows of a range in key order, at most `limit`. One scan is one snapshot.
     fn scan(&self, table: TableId, range: KeyRange, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>>;
+
+    /// Rows of a range in reverse key order, at most `limit`: the last ones first. One scan is one snapshot.
+    fn scan_back(&self, table: TableId, range: KeyRange, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>>;
 
     /// Applies a batch. When the future is ready with [`Outcome::Committed`], the
     /// batch survives a crash (of `state`; `cache` may lose the last moments).

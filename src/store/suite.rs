@@ -108,6 +108,10 @@ pub(super) async fn scans_in_order_within_bounds_and_limit<S: Store>(store: Arc<
     assert_eq!(keys(scan(Bound::Included("b"), Bound::Excluded("d")).await.unwrap()), "bc");
     assert_eq!(keys(scan(Bound::Excluded("b"), Bound::Included("d")).await.unwrap()), "cd");
     assert_eq!(keys(scan(Bound::Included("b"), Bound::Included("b")).await.unwrap()), "b");
+    let back = |start: Bound<&str>, end: Bound<&str>, limit| store.scan_back(LEFT, (start.map(bytes), end.map(bytes)), limit);
+    assert_eq!(keys(back(Bound::Unbounded, Bound::Unbounded, 9).await.unwrap()), "dcba");
+    assert_eq!(keys(back(Bound::Included("b"), Bound::Excluded("d"), 9).await.unwrap()), "cb");
+    assert_eq!(keys(back(Bound::Excluded("a"), Bound::Included("d"), 2).await.unwrap()), "dc");
     for (start, end) in [
         (Bound::Included("c"), Bound::Included("b")),
         (Bound::Excluded("b"), Bound::Excluded("b")),
@@ -116,6 +120,7 @@ pub(super) async fn scans_in_order_within_bounds_and_limit<S: Store>(store: Arc<
         (Bound::Excluded("d"), Bound::Excluded("a")),
     ] {
         assert_eq!(keys(scan(start, end).await.unwrap()), "", "{start:?} {end:?}");
+        assert_eq!(keys(back(start, end, 9).await.unwrap()), "", "{start:?} {end:?}");
     }
 }
 

@@ -128,6 +128,17 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
         rows.into_iter().map(|(key, raw)| Ok((key, Stored { value: self.decode(&raw)?, raw }))).collect()
     }
 
+    /// The rows whose keys begin with `under`, in reverse key order, at most `limit`, before the key `before` if it is given.
+    ///
+    /// # Errors
+    /// When the store fails or a record cannot be read.
+    pub async fn scan_back(&self, store: &dyn Store, under: Key, before: Option<Bytes>, limit: usize) -> Result<Vec<(Bytes, Stored<V>)>> {
+        let (start, end) = prefix(&under.encode());
+        let end = before.map_or(end, Bound::Excluded);
+        let rows = store.scan_back(self.id, (start, end), limit).await?;
+        rows.into_iter().map(|(key, raw)| Ok((key, Stored { value: self.decode(&raw)?, raw }))).collect()
+    }
+
     /// Adds to a batch: set this record.
     ///
     /// # Errors

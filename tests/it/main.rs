@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected should stop right there")]
 #![expect(clippy::disallowed_methods, reason = "tests run beside the server, with the machine's own clock, environment and tasks")]
 
+mod audit;
 mod auth;
+mod clients_maven;
 mod clients_npm;
 mod damage;
 mod disk;
@@ -13,6 +15,7 @@ mod harness;
 mod harness_checks;
 mod http;
 mod limits;
+mod maven_wire;
 mod npm_refusals;
 mod npm_wire;
 mod oci;

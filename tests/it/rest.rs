@@ -154,3 +154,48 @@ async fn bad_input_is_refused_in_githubs_shape() {
     assert_eq!(statuses.last(), Some(&429), "{} wrong tokens", statuses.len());
     server.finish().await;
 }
+
+#[tokio::test]
+async fn downloads_are_counted_and_what_many_have_is_kept() {
+    let (mut server, token) = hosting_with(Setup::default().more("[access]\nundeletable_downloads = 3"), &["1.0.0", "1.1.0"]).await;
+    let ann = server.caller_with(&token);
+    let tarball = format!("/npm{}", Package::new("@acme/tool", "1.1.0").path());
+    let first = ann.get(&tarball).send().await;
+    let with = async |method: &str, name: &'static str, value: &str| ann.ask(method, &tarball).header(name, value).send().await.status;
+    // Asking, and fetching what follows the first byte, is no download.
+    assert_eq!(with("HEAD", "accept", "*/*").await, 200);
+    assert_eq!(with("GET", "if-none-match", first.header("etag")).await, 304);
+    assert_eq!(with("GET", "range", "bytes=1-").await, 206);
+    assert_eq!(with("GET", "range", "bytes=0-9").await, 206);
+    assert_eq!(ann.get("/npm/@acme%2ftool").send().await.status, 200);
+    let counts = async |server: &Server| {
+        let ann = server.caller_with(&token);
+        let versions = check(&ann, "GET /orgs/acme/packages/npm/tool/versions", 200).await;
+        let package = check(&ann, "GET /orgs/acme/packages/npm/tool/downloads", 200).await;
+        (versions[0]["download_count"].clone(), versions[1]["download_count"].clone(), package["count"].clone(), versions[0]["id"].clone())
+    };
+    let (latest, other, package, id) = counts(&server).await;
+    assert_eq!((&latest, &other, &package), (&json!(2), &json!(0), &json!(2)));
+    // What was counted is written when the server stops.
+    assert!(server.stop().await.success());
+    server.start_again().await;
+    assert_eq!(counts(&server).await, (latest, other, package, id.clone()));
+    for _ in 0..2 {
+        ann.get(&tarball).send().await.expect(200);
+    }
+    check(&ann, "DELETE /orgs/acme/packages/npm/tool", 204).await;
+    check(&ann, "POST /orgs/acme/packages/npm/tool/restore", 204).await;
+    let public = ask(&ann, "PATCH /orgs/acme/packages/npm/tool", Some(&json!({ "visibility": "public" }))).await;
+    assert_eq!(public.status, 200, "{}", public.text());
+    let version = check(&ann, &format!("DELETE /orgs/acme/packages/npm/tool/versions/{id}"), 400).await;
+    assert!(version["message"].as_str().is_some_and(|text| text.contains("more than 3 downloads")), "{version}");
+    check(&ann, "DELETE /orgs/acme/packages/npm/tool", 400).await;
+    // A package client hears it in its own words.
+    let packument = ann.packument("@acme/tool").await;
+    let unpublish = ann.ask("DELETE", &format!("/npm/@acme%2ftool/-rev/{}", packument["_rev"].as_str().expect("a revision"))).send().await;
+    assert_eq!(unpublish.status, 400);
+    assert!(unpublish.json()["error"].as_str().is_some_and(|text| text.contains("more than 3 downloads")), "{}", unpublish.text());
+    // The operator is not held to it.
+    server.cli(&["package", "delete", "npm", "@acme/tool"]).await;
+    server.finish().await;
+}

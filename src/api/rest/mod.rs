@@ -14,6 +14,7 @@
 //! Source: GitHub's REST documentation, version 2022-11-28.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,12 +28,15 @@ use crate::identity::{Account, Caller, Identity, Scope, Signed};
 use crate::name::OwnerName;
 use crate::registry::Registry;
 
+mod audit;
+mod downloads;
 mod fields;
 mod links;
 mod organisations;
 mod package_access;
 mod packages;
 mod page;
+mod phrase;
 mod refusal;
 mod repositories;
 mod root;
@@ -72,10 +76,11 @@ const SCOPES: HeaderName = HeaderName::from_static("x-oauth-scopes");
 const ACCEPTED_SCOPES: HeaderName = HeaderName::from_static("x-accepted-oauth-scopes");
 
 /// Answers a request; failures too. `origin` is the server's address as the client
-/// knows it, `path` what follows the mount, `caller` what became of the credentials.
+/// knows it, `client` the client's own, `path` what follows the mount, `caller` what
+/// became of the credentials.
 pub async fn serve(
     registry: &Registry,
-    origin: &str,
+    (origin, client): (&str, IpAddr),
     caller: Result<Arc<Caller>>,
     parts: &request::Parts,
     path: &str,
@@ -86,7 +91,7 @@ pub async fn serve(
     let endpoint = located.as_ref().ok().map(|(endpoint, _)| *endpoint);
     let signed = caller.as_ref().ok().and_then(|caller| caller.signed()).map(|signed| signed.scopes);
     let place = endpoint.map_or(String::new(), |endpoint| format!("{} {}", endpoint.method, endpoint.template));
-    let asked = Asked { registry, links: &links, parts, path };
+    let asked = Asked { registry, links: &links, client, parts, path };
     let mut response = match answer(asked, caller, located, body).await {
         Ok(response) => response,
         Err(refusal) => refusal.respond(&links, &place),
@@ -117,6 +122,7 @@ pub fn broken(origin: &str) -> Response {
 struct Asked<'a> {
     registry: &'a Registry,
     links: &'a Links,
+    client: IpAddr,
     parts: &'a request::Parts,
     path: &'a str,
 }
@@ -127,7 +133,7 @@ async fn answer(
     located: Result<(&'static Endpoint, Parameters), Refusal>,
     body: Upload,
 ) -> Outcome {
-    let Asked { registry, links, parts, path } = asked;
+    let Asked { registry, links, client, parts, path } = asked;
     if parts.headers.get(header::USER_AGENT).is_none_or(|agent| agent.as_bytes().trim_ascii().is_empty()) {
         let text = "Request forbidden by administrative rules. Please make sure your request has a User-Agent header.";
         return Err(Refusal::forbidden(text));
@@ -141,21 +147,24 @@ async fn answer(
     admit(&caller, endpoint)?;
     let body = body.read(BODY_LIMIT_BYTES).await?;
     let call = Call { registry, links, path, query: parts.uri.query(), parameters, body, caller: &caller };
-    (endpoint.handler)(call).await
+    caller.actor(client).acting((endpoint.handler)(call)).await
 }
 
 /// What the row alone decides.
 fn admit(caller: &Caller, endpoint: &Endpoint) -> Outcome<()> {
-    let signed = match caller {
+    let scopes = match caller {
         Caller::System => return Ok(()),
         Caller::Anonymous if endpoint.need == Need::Anyone => return Ok(()),
         Caller::Anonymous => return Err(Refusal::unauthenticated()),
-        Caller::Signed(signed) => signed,
+        Caller::Signed(signed) if endpoint.need == Need::SiteAdmin && !signed.site_admin => return Err(Refusal::not_found()),
+        Caller::Signed(signed) => signed.scopes,
+        // A workflow's token is good for packages; the rest is for people.
+        Caller::Workflow(_) if endpoint.need != Need::Anyone && !endpoint.scopes.contains(&Scope::ReadPackages) => {
+            return Err(Refusal::not_for_workflows());
+        }
+        Caller::Workflow(workflow) => workflow.scopes,
     };
-    if endpoint.need == Need::SiteAdmin && !signed.site_admin {
-        return Err(Refusal::not_found());
-    }
-    match endpoint.scopes.iter().find(|scope| !signed.scopes.allow(**scope)) {
+    match endpoint.scopes.iter().find(|scope| !scopes.allow(**scope)) {
         None => Ok(()),
         Some(missing) => Err(lacks_scope(*missing)),
     }
@@ -259,7 +268,10 @@ impl Call<'_> {
 
     /// The user who asks. Rows that need one say so, so that nobody else comes here.
     fn signed(&self) -> Outcome<&Signed> {
-        self.caller.signed().ok_or_else(Refusal::unauthenticated)
+        self.caller.signed().ok_or_else(|| match **self.caller {
+            Caller::Workflow(_) => Refusal::not_for_workflows(),
+            _ => Refusal::unauthenticated(),
+        })
     }
 
     /// The account of a login that a segment names.

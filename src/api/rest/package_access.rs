@@ -4,16 +4,18 @@
 //! - `PUT` and `DELETE …/{package}/repository` link and unlink.
 //! - `PUT …/{package}/access` with `mode`: `inherit` takes the repository's roles, `granular` the package's own.
 //! - `GET …/{package}/roles`, `PUT` and `DELETE …/roles/users/{login}` and `…/roles/teams/{team}`.
-//! - `GET …/{package}/permissions?user=` says what a user may do, and why not.
+//! - `GET …/{package}/actions-access`, `PUT` and `DELETE …/actions-access/{repo}`: which of the owner's repositories'
+//!   workflows have which role. GitHub's page for it is called «Manage Actions access».
+//! - `GET …/{package}/permissions?user=` says what a user may do, and why not; `?repository=` what its workflows may do.
 
 use serde_json::{Value, json};
 
 use super::packages::{Found, find};
 use super::refusal::{Outcome, Refusal, field};
-use super::{Call, done, known, shown, view};
+use super::{Call, done, known, repositories, shown, view};
 use crate::access::{self, Action, Policy};
-use crate::identity::{Account, Caller, OrganisationRole, RepositoryRole, Scopes, Signed};
-use crate::name::{OwnerName, TeamName};
+use crate::identity::{Account, Caller, OrganisationRole, Repository, RepositoryRole, Scopes, Signed, Workflow};
+use crate::name::{OwnerName, RepositoryName, TeamName};
 use crate::package::{Principal, Role, Visibility};
 use crate::registry::Settings;
 
@@ -108,12 +110,7 @@ pub(super) async fn grant_team(call: Call<'_>) -> Outcome {
 
 async fn grant(call: &Call<'_>, found: &Found, principal: Principal) -> Outcome {
     let fields = call.fields(RESOURCE)?;
-    let role = match fields.needed("role")? {
-        "read" => Role::Read,
-        "write" => Role::Write,
-        "admin" => Role::Admin,
-        _ => return Err(fields.wrong("role", "is one of read, write, admin")),
-    };
+    let role: Role = fields.needed_as("role")?;
     call.registry.set_role(&found.grant, principal, Some(role)).await.map_err(|error| match error.kind() {
         crate::error::Kind::Invalid => fields.wrong("role", error.message()),
         _ => error.into(),
@@ -135,11 +132,67 @@ pub(super) async fn withdraw_team(call: Call<'_>) -> Outcome {
     Ok(done())
 }
 
+pub(super) async fn workflows(call: Call<'_>) -> Outcome {
+    let found = find(&call, Action::Admin).await?;
+    let mut items = Vec::new();
+    for (repository, role) in &found.head.package.workflows {
+        // One that was deleted or went to another owner since has no right any more.
+        let repository = known(call.identity().repository_by_id(*repository).await)?;
+        if let Some(repository) = repository.filter(|repository| repository.owner == found.owner.id) {
+            items.push(json!({ "repository": view::repository(call.links, &found.owner, &repository), "role": role }));
+        }
+    }
+    Ok(call.list(call.page()?, &items))
+}
+
+pub(super) async fn grant_workflows(call: Call<'_>) -> Outcome {
+    let found = find(&call, Action::Admin).await?;
+    let role: Role = call.fields(RESOURCE)?.needed_as("role")?;
+    let repository = repository(&call, &found, call.parameter("repo")).await?;
+    call.registry.set_workflow_role(&found.grant, &repository, Some(role)).await?;
+    Ok(done())
+}
+
+pub(super) async fn withdraw_workflows(call: Call<'_>) -> Outcome {
+    let found = find(&call, Action::Admin).await?;
+    let repository = repository(&call, &found, call.parameter("repo")).await?;
+    call.registry.set_workflow_role(&found.grant, &repository, None).await?;
+    Ok(done())
+}
+
+/// A repository of the package's owner that the caller may see.
+async fn repository(call: &Call<'_>, found: &Found, name: &str) -> Outcome<Repository> {
+    let name: RepositoryName = name.parse().map_err(|_| Refusal::not_found())?;
+    let repository = call.identity().repository(found.owner.id, &name).await?;
+    // Who administers the package need not know every repository of its owner.
+    if repositories::sees(call, &repository, found.owner.is_organisation()) { Ok(repository) } else { Err(Refusal::not_found()) }
+}
+
+/// What the workflows of a repository may do with a package if their jobs may write packages.
+async fn explain_workflows(call: &Call<'_>, found: &Found, name: &str) -> Outcome {
+    if !super::packages::manages(call.caller, &found.head) {
+        return Err(Refusal::forbidden("You need the role admin on the package to see what workflows may do."));
+    }
+    let repository = repository(call, found, name).await?;
+    let caller = Caller::Workflow(Workflow::new(&repository, call.signed()?.token, true));
+    let policy = &found.head.policy;
+    Ok(shown(&json!({
+        "repository": view::repository(call.links, &found.owner, &repository),
+        "visibility": policy.visibility(),
+        "mode": if policy.inherits { "inherit" } else { "granular" },
+        "role": access::role(&caller, policy),
+        "actions": actions(&caller, policy, false),
+    })))
+}
+
 /// What somebody may do with a package, and where that comes from. Of others only who
 /// administers the package is told, and as if their tokens had every scope.
 pub(super) async fn explain(call: Call<'_>) -> Outcome {
     let found = find(&call, Action::Read).await?;
     let asks = call.signed()?;
+    if let Some(name) = call.query("repository") {
+        return explain_workflows(&call, &found, &name).await;
+    }
     let wanted = match call.query("user") {
         None => None,
         Some(login) => Some(login.parse::<OwnerName>().map_err(|_| Refusal::not_found())?),
@@ -161,26 +214,31 @@ pub(super) async fn explain(call: Call<'_>) -> Outcome {
     };
     let Caller::Signed(signed) = &caller else { return Err(Refusal::unauthenticated()) };
     let policy = &found.head.policy;
+    Ok(shown(&json!({
+        "user": view::account(call.links, &user),
+        "visibility": policy.visibility(),
+        "mode": if policy.inherits { "inherit" } else { "granular" },
+        "role": access::role(&caller, policy),
+        "sources": sources(&call, signed, policy, &found.owner).await?,
+        "actions": actions(&caller, policy, user.disabled),
+    })))
+}
+
+/// What a caller may do, and if not, why not.
+fn actions(caller: &Caller, policy: &Policy, suspended: bool) -> serde_json::Map<String, Value> {
     let mut actions = serde_json::Map::new();
     for (action, name) in [(Action::Read, "read"), (Action::Write, "write"), (Action::Delete, "delete"), (Action::Admin, "admin")] {
-        let said = match access::decide(&caller, policy, action) {
-            Ok(()) if user.disabled => json!({ "allowed": false, "reason": "the user is suspended" }),
+        let said = match access::decide(caller, policy, action) {
+            Ok(()) if suspended => json!({ "allowed": false, "reason": "the user is suspended" }),
             Ok(()) => json!({ "allowed": true }),
             Err(error) if error.kind() == crate::error::Kind::NotFound => {
-                json!({ "allowed": false, "reason": "the package is not public, and the user has no role on it that counts" })
+                json!({ "allowed": false, "reason": "the package is not public, and nothing gives a role on it that counts" })
             }
             Err(error) => json!({ "allowed": false, "reason": error.message() }),
         };
         actions.insert(name.to_owned(), said);
     }
-    Ok(shown(&json!({
-        "user": view::account(call.links, &user),
-        "visibility": policy.visibility(),
-        "mode": if policy.inherits { "inherit" } else { "granular" },
-        "role": access::role(signed, policy),
-        "sources": sources(&call, signed, policy, &found.owner).await?,
-        "actions": actions,
-    })))
+    actions
 }
 
 /// Everything that gives a user a role, and what would if it counted.
@@ -211,11 +269,7 @@ async fn sources(call: &Call<'_>, signed: &Signed, policy: &Policy, owner: &Acco
     let inherits = policy.repository_scoped || (policy.inherits && repository.is_some());
     for (list, origin, counts) in [(granted, "package", !inherits), (through, "repository", inherits)] {
         for (principal, role) in list {
-            let role = match role {
-                Role::Read => "read",
-                Role::Write => "write",
-                Role::Admin => "admin",
-            };
+            let role = role.word();
             match principal {
                 Principal::User(user) if user == signed.user => add(&format!("{origin}_user"), role, counts && admitted, json!({})),
                 Principal::Team(team) if signed.teams.contains(&team) => {

@@ -100,11 +100,7 @@ async fn visible(
 
 /// Whether a caller has the role that restoring needs, whatever the token allows.
 pub(super) fn manages(caller: &Caller, head: &Head) -> bool {
-    match caller {
-        Caller::System => true,
-        Caller::Anonymous => false,
-        Caller::Signed(signed) => access::role(signed, &head.policy) == Some(Role::Admin),
-    }
+    access::role(caller, &head.policy) == Some(Role::Admin)
 }
 
 /// Conflicts of a migration that this server never made; there are none.
@@ -187,16 +183,17 @@ async fn view(
 ) -> Outcome<serde_json::Map<String, serde_json::Value>> {
     let name = shown_name(call, owner, ecosystem, package).await?;
     let repository = linked(call, owner, package).await?;
-    let shown = Shown { package, ecosystem, name: &name, owner, repository: repository.as_ref() };
+    let downloads = call.registry.catalog().downloads().total(package.id, None).await?;
+    let shown = Shown { package, ecosystem, name: &name, owner, repository: repository.as_ref(), downloads };
     Ok(shown.package(call.links))
 }
 
 /// A package's name in the API: the short one, unless another package of the owner has it.
 pub(super) async fn shown_name(call: &Call<'_>, owner: &Account, ecosystem: &'static dyn Ecosystem, package: &Package) -> Outcome<String> {
     if let Some(short) = ecosystem.short_name(&package.name, &owner.login)
-        && head(call, owner, ecosystem, short).await?.is_some_and(|head| head.package.id == package.id)
+        && head(call, owner, ecosystem, &short).await?.is_some_and(|head| head.package.id == package.id)
     {
-        return Ok(short.to_owned());
+        return Ok(short.into_owned());
     }
     Ok(package.name.to_string())
 }

@@ -36,6 +36,11 @@ impl Page {
         Ok(page)
     }
 
+    /// How many items a page has at most.
+    pub(crate) fn per_page(self) -> usize {
+        self.per_page
+    }
+
     /// The part of a list of `total` items that this page is.
     pub(crate) fn range(self, total: usize) -> Range<usize> {
         let start = (self.number - 1).saturating_mul(self.per_page).min(total);

@@ -54,6 +54,11 @@ impl Refusal {
         Self::new(StatusCode::FORBIDDEN, message)
     }
 
+    /// 403 for what only people may do.
+    pub(crate) fn not_for_workflows() -> Self {
+        Self::forbidden("Resource not accessible by integration")
+    }
+
     /// 401 for who sent no credentials.
     pub(crate) fn unauthenticated() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Requires authentication")

@@ -257,6 +257,7 @@ pub(super) fn sees(call: &Call<'_>, repository: &Repository, organisation: bool)
         Caller::System => true,
         Caller::Anonymous => false,
         Caller::Signed(signed) => signed.scopes.allow(Scope::Repo),
+        Caller::Workflow(workflow) => workflow.scopes.allow(Scope::Repo),
     };
     match repository.visibility {
         Visibility::Public => true,

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 
 use super::root;
 use super::table::{Endpoint, Handler, Need};
-use super::{organisations, package_access, packages, repositories, site, teams, tokens, users, versions};
+use super::{audit, downloads, organisations, package_access, packages, repositories, site, teams, tokens, users, versions};
 use crate::http::Method;
 use crate::identity::Scope;
 
@@ -16,6 +16,7 @@ const DELETE: &[Scope] = &[Scope::ReadPackages, Scope::DeletePackages];
 const USER: &[Scope] = &[Scope::User];
 const REPO: &[Scope] = &[Scope::Repo];
 const READ_ORG: &[Scope] = &[Scope::ReadOrg];
+const AUDIT: &[Scope] = &[Scope::ReadAuditLog];
 const ADMIN_ORG: &[Scope] = &[Scope::AdminOrg];
 const TEAM_REPO: &[Scope] = &[Scope::ReadOrg, Scope::Repo];
 const WRITE: &[Scope] = &[Scope::ReadPackages, Scope::WritePackages];
@@ -65,6 +66,8 @@ fn owned(rows: &mut Vec<Endpoint>, prefix: &str) {
     add(Method::POST, &version("/restore"), signed, WRITE, |call| versions::restore(call).boxed());
     // What GitHub has no API for.
     add(Method::GET, &version("/files"), readers, READ, |call| versions::files(call).boxed());
+    add(Method::GET, &package("/downloads"), readers, READ, |call| downloads::of_package(call).boxed());
+    add(Method::GET, &version("/downloads"), readers, READ, |call| downloads::of_version(call).boxed());
     add(Method::PATCH, PACKAGE, signed, WRITE, |call| package_access::change(call).boxed());
     add(Method::PUT, &package("/repository"), signed, WRITE, |call| package_access::link(call).boxed());
     add(Method::DELETE, &package("/repository"), signed, WRITE, |call| package_access::unlink(call).boxed());
@@ -75,6 +78,9 @@ fn owned(rows: &mut Vec<Endpoint>, prefix: &str) {
     add(Method::DELETE, &package("/roles/users/{login}"), signed, WRITE, |call| package_access::withdraw_user(call).boxed());
     add(Method::PUT, &package("/roles/teams/{team}"), signed, WRITE, |call| package_access::grant_team(call).boxed());
     add(Method::DELETE, &package("/roles/teams/{team}"), signed, WRITE, |call| package_access::withdraw_team(call).boxed());
+    add(Method::GET, &package("/actions-access"), signed, WRITE, |call| package_access::workflows(call).boxed());
+    add(Method::PUT, &package("/actions-access/{repo}"), signed, WRITE, |call| package_access::grant_workflows(call).boxed());
+    add(Method::DELETE, &package("/actions-access/{repo}"), signed, WRITE, |call| package_access::withdraw_workflows(call).boxed());
     add(Method::GET, &package("/permissions"), signed, READ, |call| package_access::explain(call).boxed());
 }
 
@@ -88,6 +94,7 @@ fn accounts(rows: &mut Vec<Endpoint>) {
         row(Method::GET, "/users/{username}/orgs", signed, NONE, |call| users::organisations_of(call).boxed()),
         row(Method::GET, "/user/memberships/orgs", signed, READ_ORG, |call| users::own_memberships(call).boxed()),
         row(Method::GET, "/user/memberships/orgs/{organisation}", signed, READ_ORG, |call| users::own_membership(call).boxed()),
+        row(Method::GET, "/user/audit-log", signed, AUDIT, |call| audit::own(call).boxed()),
         row(Method::GET, "/user/tokens", signed, USER, |call| tokens::list(call).boxed()),
         row(Method::POST, "/user/tokens", signed, USER, |call| tokens::create(call).boxed()),
         row(Method::GET, "/user/tokens/{token_id}", signed, USER, |call| tokens::show(call).boxed()),
@@ -106,6 +113,7 @@ fn organisations_and_teams(rows: &mut Vec<Endpoint>) {
     rows.extend([
         row(Method::GET, "/orgs/{org}", signed, NONE, |call| organisations::show(call).boxed()),
         row(Method::DELETE, "/orgs/{org}", signed, ADMIN_ORG, |call| organisations::delete(call).boxed()),
+        row(Method::GET, "/orgs/{org}/audit-log", signed, AUDIT, |call| audit::of_organisation(call).boxed()),
         row(Method::GET, "/orgs/{org}/members", signed, READ_ORG, |call| organisations::members(call).boxed()),
         row(Method::GET, MEMBER, signed, READ_ORG, |call| organisations::check_member(call).boxed()),
         row(Method::DELETE, MEMBER, signed, ADMIN_ORG, |call| organisations::remove_member(call).boxed()),
@@ -164,6 +172,7 @@ fn administration(rows: &mut Vec<Endpoint>) {
         row(Method::DELETE, "/users/{username}/suspended", admin, USER, |call| site::unsuspend(call).boxed()),
         row(Method::POST, "/admin/organizations", admin, ADMIN_ORG, |call| site::create_organisation(call).boxed()),
         row(Method::PATCH, "/admin/organizations/{org}", admin, ADMIN_ORG, |call| site::rename_organisation(call).boxed()),
+        row(Method::GET, "/admin/audit-log", admin, AUDIT, |call| audit::all(call).boxed()),
         row(Method::GET, "/admin/reserved-names", admin, READ_ORG, |call| site::all_reserved(call).boxed()),
         row(Method::PUT, RESERVED, admin, ADMIN_ORG, |call| site::reserve(call).boxed()),
         row(Method::DELETE, RESERVED, admin, ADMIN_ORG, |call| site::unreserve(call).boxed()),

@@ -1,6 +1,6 @@
 //! Versions of a package, by their numeric ids.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::packages::{Found, State, find, find_any, manages, shown_name};
 use super::refusal::{Outcome, Refusal};
@@ -29,7 +29,7 @@ pub(super) async fn list(call: Call<'_>) -> Outcome {
     for row in page.of(&listed) {
         // What was deleted since the list was read is left out.
         if let Some(stored) = catalog.version(&found.grant, &found.head, &row.number).await? {
-            items.push(shape(&found, &name).version(call.links, &stored.value));
+            items.push(view(&call, &found, &name, &stored.value).await?);
         }
     }
     Ok(call.part(page, &items, listed.len()))
@@ -37,12 +37,9 @@ pub(super) async fn list(call: Call<'_>) -> Outcome {
 
 pub(super) async fn show(call: Call<'_>) -> Outcome {
     let found = find(&call, Action::Read).await?;
-    let version = version(&call, &found).await?;
-    if version.deleted_at.is_some() && !manages(call.caller, &found.head) {
-        return Err(Refusal::not_found());
-    }
+    let version = readable(&call, &found).await?;
     let name = shown_name(&call, &found.owner, found.ecosystem, &found.head.package).await?;
-    Ok(shown(&shape(&found, &name).version(call.links, &version)))
+    Ok(shown(&view(&call, &found, &name, &version).await?))
 }
 
 pub(super) async fn delete(call: Call<'_>) -> Outcome {
@@ -61,10 +58,7 @@ pub(super) async fn restore(call: Call<'_>) -> Outcome {
 
 pub(super) async fn files(call: Call<'_>) -> Outcome {
     let found = find(&call, Action::Read).await?;
-    let version = version(&call, &found).await?;
-    if version.deleted_at.is_some() && !manages(call.caller, &found.head) {
-        return Err(Refusal::not_found());
-    }
+    let version = readable(&call, &found).await?;
     let items: Vec<_> = version
         .files
         .iter()
@@ -85,6 +79,12 @@ pub(super) async fn files(call: Call<'_>) -> Outcome {
     Ok(call.list(call.page()?, &items))
 }
 
+/// The version that the path names; a deleted one only for those who may restore it.
+pub(super) async fn readable(call: &Call<'_>, found: &Found) -> Outcome<Version> {
+    let version = version(call, found).await?;
+    if version.deleted_at.is_some() && !manages(call.caller, &found.head) { Err(Refusal::not_found()) } else { Ok(version) }
+}
+
 /// The version that the path names.
 async fn version(call: &Call<'_>, found: &Found) -> Outcome<Version> {
     let id = VersionId(call.named("version_id")?);
@@ -95,6 +95,10 @@ async fn version(call: &Call<'_>, found: &Found) -> Outcome<Version> {
     Ok(stored.value)
 }
 
-fn shape<'a>(found: &'a Found, name: &'a str) -> Shown<'a> {
-    Shown { package: &found.head.package, ecosystem: found.ecosystem, name, owner: &found.owner, repository: None }
+/// GitHub's `PackageVersion`, with the count of its downloads.
+async fn view(call: &Call<'_>, found: &Found, name: &str, version: &Version) -> Outcome<Value> {
+    let package = &found.head.package;
+    let downloads = call.registry.catalog().downloads().total(package.id, Some(&version.number)).await?;
+    let shown = Shown { package, ecosystem: found.ecosystem, name, owner: &found.owner, repository: None, downloads };
+    Ok(shown.version(call.links, version))
 }

@@ -279,6 +279,8 @@ pub(crate) struct Shown<'a> {
     pub(crate) owner: &'a Account,
     /// The repository it is linked to, if the caller may see it.
     pub(crate) repository: Option<&'a Repository>,
+    /// How often what is shown was downloaded; GitHub shows such a count of a release's files.
+    pub(crate) downloads: u64,
 }
 
 impl Shown<'_> {
@@ -304,6 +306,7 @@ impl Shown<'_> {
             "package_type": self.package_type(),
             "owner": account(links, self.owner),
             "version_count": package.versions,
+            "download_count": self.downloads,
             "visibility": self.visibility(),
             "url": links.package(self.owner, self.package_type(), self.name),
             "html_url": links.package_page(self.owner, self.package_type(), self.name),
@@ -342,6 +345,7 @@ impl Shown<'_> {
             )), version.id),
             "license": said.license,
             "description": said.summary,
+            "download_count": self.downloads,
             "created_at": instant(version.created_at),
             "updated_at": instant(version.updated_at),
             "metadata": metadata,

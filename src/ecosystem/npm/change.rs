@@ -12,10 +12,11 @@ use serde::Deserialize;
 use super::manifest::{Body, Person};
 use super::{INFO, Npm, hosted, publish, read_json, version};
 use crate::access::Action;
-use crate::catalog::{Head, change};
+use crate::catalog::Head;
+use crate::catalog::change::{self, Change};
 use crate::ecosystem::Ecosystem as _;
 use crate::error::{Error, Kind, Result, Subject};
-use crate::event::Deed;
+use crate::event::{About, Deed};
 use crate::http::{Response, StatusCode, reply};
 use crate::identity::Caller;
 use crate::name::{OwnerName, PackageName, Tag};
@@ -149,10 +150,10 @@ pub async fn put_tag(call: Call<'_>, name: &PackageName, tag: &str) -> Result<Re
     let number = version::identity(&wanted)?;
     registry
         .edit_versions(&grant, |head, live, now| {
-            if !live.iter().any(|stored| stored.value.number == number) {
-                return Err(Error::invalid(Subject::Version, format!("version {number} is not published")));
-            }
-            change::edit(head, Deed::Tagged, now, |package| drop(package.tags.insert(tag.clone(), number.clone())))
+            let target = live.iter().find(|stored| stored.value.number == number);
+            let target = target.ok_or_else(|| Error::invalid(Subject::Version, format!("version {number} is not published")))?;
+            let change = change::edit(head, Deed::Tagged, now, |package| drop(package.tags.insert(tag.clone(), number.clone())))?;
+            Ok(Change { versions: vec![About::from(&target.value)], ..change })
         })
         .await?;
     publish::done(registry, name, StatusCode::CREATED).await
@@ -251,16 +252,18 @@ async fn set_maintainers(
         return Err(Error::new(Kind::Unprocessable, Subject::Package).saying("a package keeps at least one owner"));
     }
     let accounts = accounts(registry, &head, people).await?;
+    let detail = format!("admins: {}", people.iter().map(|person| person.name.as_str()).collect::<Vec<_>>().join(", "));
     registry
         .edit(&grant, |head, now| {
             check_revision(head, revision)?;
-            change::edit(head, Deed::RolesChanged, now, |package| {
+            let change = change::edit(head, Deed::RolesChanged, now, |package| {
                 package.roles.retain(|principal, role| match principal {
                     Principal::User(id) => *role != Role::Admin || accounts.contains(id),
                     Principal::Team(_) => true,
                 });
                 package.roles.extend(accounts.iter().map(|id| (Principal::User(*id), Role::Admin)));
-            })
+            })?;
+            Ok(change.saying(detail.clone()))
         })
         .await
 }

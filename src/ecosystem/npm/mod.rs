@@ -21,7 +21,7 @@ use crate::http::{HeaderValue, Method, Response, StatusCode, conditional, header
 use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{Version, Visibility};
 use crate::registry::artifact::CACHE_STATUS;
-use crate::registry::{Call, Plan, Topic};
+use crate::registry::{Call, Keeping, Plan, Topic};
 use crate::upstream::Need;
 
 pub mod account;
@@ -53,15 +53,6 @@ static INFO: Info = Info {
     root_paths: &["/-/npm/"],
     package_types: &["npm"],
 };
-
-/// A client may use a proxied document for so long without asking again.
-const PROXIED_DOCUMENT: &str = "public, max-age=60";
-const PRIVATE_PROXIED_DOCUMENT: &str = "private, max-age=60";
-/// A hosted document is asked for each time, so that a publish is seen at once.
-const HOSTED_DOCUMENT: &str = "public, no-cache";
-const PRIVATE_DOCUMENT: &str = "private, no-cache";
-const PUBLIC_FILE: &str = "public, max-age=31536000, immutable";
-const PRIVATE_FILE: &str = "private, max-age=31536000, immutable";
 
 impl Ecosystem for Npm {
     fn info(&self) -> &'static Info {
@@ -97,8 +88,8 @@ impl Ecosystem for Npm {
     }
 
     /// GitHub leaves the scope out: it is the owner.
-    fn short_name<'a>(&self, name: &'a PackageName, owner: &OwnerName) -> Option<&'a str> {
-        name.as_str().strip_prefix('@')?.strip_prefix(owner.as_str())?.strip_prefix('/')
+    fn short_name<'a>(&self, name: &'a PackageName, owner: &OwnerName) -> Option<Cow<'a, str>> {
+        name.as_str().strip_prefix('@')?.strip_prefix(owner.as_str())?.strip_prefix('/').map(Cow::Borrowed)
     }
 
     fn full_names(&self, short: &str, owner: &OwnerName) -> Vec<String> {
@@ -209,7 +200,7 @@ async fn packument(call: &Call<'_>, name: &PackageName) -> Result<Response> {
     let headers = response.headers_mut();
     headers.insert(header::ETAG, rendered.etag);
     headers.insert(header::VARY, const { HeaderValue::from_static("Accept, Accept-Encoding") });
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(document_lifetime(call, &plan)));
+    headers.insert(header::CACHE_CONTROL, call.lifetime(&plan, Keeping::Revalidated));
     headers.insert(CACHE_STATUS, rendered.verdict.header());
     Ok(response)
 }
@@ -232,13 +223,12 @@ async fn tarball_of(call: &Call<'_>, name: &PackageName, file: &str) -> Result<R
     call.trace.note(|notes| notes.item = Some(file.to_owned()));
     let artifact = call.registry.artifact::<Packument>(&grant, &plan, file).await?;
     note_verdict(call, artifact.verdict.word());
-    // Made when this is compiled: making a header's value looks at every byte.
-    let lifetime = if is_private(call, &plan) {
-        const { HeaderValue::from_static(PRIVATE_FILE) }
-    } else {
-        const { HeaderValue::from_static(PUBLIC_FILE) }
-    };
-    Ok(artifact.respond(call.headers, const { HeaderValue::from_static("application/octet-stream") }, lifetime))
+    Ok(artifact.respond(
+        &call.method,
+        call.headers,
+        const { HeaderValue::from_static("application/octet-stream") },
+        call.lifetime(&plan, Keeping::Immutable),
+    ))
 }
 
 /// The address that GitHub Packages writes into lock files. Its last part is the digest of the
@@ -280,24 +270,9 @@ async fn read_grant(call: &Call<'_>, name: &PackageName) -> Result<(Plan, Grant)
 
 fn document_response(call: &Call<'_>, plan: &Plan, body: Bytes, cache_status: HeaderValue) -> Response {
     let mut response = reply::typed(StatusCode::OK, "application/json", body);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(document_lifetime(call, plan)));
+    response.headers_mut().insert(header::CACHE_CONTROL, call.lifetime(plan, Keeping::Revalidated));
     response.headers_mut().insert(CACHE_STATUS, cache_status);
     response
-}
-
-fn document_lifetime(call: &Call<'_>, plan: &Plan) -> &'static str {
-    match (plan, is_private(call, plan)) {
-        (Plan::Proxied(_), true) => PRIVATE_PROXIED_DOCUMENT,
-        (Plan::Proxied(_), false) => PROXIED_DOCUMENT,
-        (_, true) => PRIVATE_DOCUMENT,
-        (_, false) => HOSTED_DOCUMENT,
-    }
-}
-
-/// Whether a shared cache on the way must not keep an answer: it would give it to those who may not read it.
-fn is_private(call: &Call<'_>, plan: &Plan) -> bool {
-    let nobody_may_proxy = !plan.upstreams().is_empty() && !call.registry.access().anonymous_proxy;
-    nobody_may_proxy || plan.head().is_some_and(|head| head.policy.visibility() != Visibility::Public)
 }
 
 fn note_verdict(call: &Call<'_>, word: &'static str) {

@@ -158,6 +158,7 @@ async fn publish(
         files,
         tags,
         first_tag: Tag::new("latest").ok(),
+        part: false,
     };
     registry.publish(publishing, &draft).await?;
     // The blobs are named by committed rows now; until here the leases kept sweeps away.

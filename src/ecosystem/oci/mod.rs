@@ -6,6 +6,8 @@
 //!
 //! Source: OCI Distribution Specification 1.1, with what Docker's clients need besides.
 
+use std::borrow::Cow;
+
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -99,8 +101,8 @@ impl Ecosystem for Oci {
     }
 
     /// GitHub leaves the owner out.
-    fn short_name<'a>(&self, name: &'a PackageName, owner: &OwnerName) -> Option<&'a str> {
-        name.as_str().strip_prefix(owner.as_str())?.strip_prefix('/')
+    fn short_name<'a>(&self, name: &'a PackageName, owner: &OwnerName) -> Option<Cow<'a, str>> {
+        name.as_str().strip_prefix(owner.as_str())?.strip_prefix('/').map(Cow::Borrowed)
     }
 
     fn full_names(&self, short: &str, owner: &OwnerName) -> Vec<String> {
@@ -176,7 +178,7 @@ async fn manifest(call: &Call<'_>, name: &PackageName, reference: &Reference) ->
         Reference::Digest(digest) => (digest.to_string(), [PUBLIC_CONTENT, PRIVATE_CONTENT]),
         Reference::Tag(tag) => (head.package.tags.get(tag).cloned().ok_or_else(unknown)?, [PUBLIC_TAG, PRIVATE_TAG]),
     };
-    let (row, mut artifact) = call.registry.hosted_file(&grant, &head, &number).await?.ok_or_else(unknown)?;
+    let (row, mut artifact) = call.registry.hosted_file(&grant, &head, &number, true).await?.ok_or_else(unknown)?;
     if !accepts(call.headers, &row.file.media_type) {
         return Err(unknown().saying(format!("the manifest is {}, which the request does not accept", row.file.media_type)));
     }
@@ -190,7 +192,7 @@ async fn manifest(call: &Call<'_>, name: &PackageName, reference: &Reference) ->
         response.headers_mut().extend(artifact.etag.map(|etag| (header::ETAG, etag)));
         return Ok(response);
     }
-    let mut response = artifact.respond(call.headers, media_type, cache);
+    let mut response = artifact.respond(&call.method, call.headers, media_type, cache);
     let digest = HeaderValue::try_from(number).map_err(|error| Error::internal(Subject::Manifest, error))?;
     response.headers_mut().insert(CONTENT_DIGEST, digest);
     Ok(response)
@@ -218,7 +220,7 @@ async fn blob(call: &Call<'_>, name: &PackageName, digest: &Digest) -> Result<Re
         return Ok(unsatisfiable(size));
     }
     let cache = if private { PRIVATE_CONTENT } else { PUBLIC_CONTENT };
-    let mut response = artifact.respond(call.headers, const { HeaderValue::from_static("application/octet-stream") }, cache);
+    let mut response = artifact.respond(&call.method, call.headers, const { HeaderValue::from_static("application/octet-stream") }, cache);
     if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
         return Ok(unsatisfiable(size));
     }
@@ -395,7 +397,7 @@ mod tests {
     #[test]
     fn a_name_is_short_where_its_owner_is_said() {
         let (owner, name) = (OwnerName::new("acme").unwrap(), PackageName::new("acme/app/sub").unwrap());
-        assert_eq!(Oci.short_name(&name, &owner), Some("app/sub"));
+        assert_eq!(Oci.short_name(&name, &owner), Some("app/sub".into()));
         assert_eq!(Oci.short_name(&PackageName::new("acmes/app").unwrap(), &owner), None);
         assert_eq!(Oci.full_names("app/sub", &owner)[0], "acme/app/sub");
     }

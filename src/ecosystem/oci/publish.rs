@@ -56,6 +56,7 @@ pub async fn put(call: Call<'_>, name: &PackageName, reference: &Reference) -> R
     let repository = repository(registry, &call.caller, &publishing, &record, is_legacy).await?;
     let lease = registry.blobs().put(Purpose::Hosted, bytes).await?;
     let number = digest.to_string();
+    let is_part = tags.is_empty() && manifest.subject.is_none();
     let file = File {
         name: number.clone(),
         size: lease.size(),
@@ -76,6 +77,8 @@ pub async fn put(call: Call<'_>, name: &PackageName, reference: &Reference) -> R
         files: vec![file],
         tags,
         first_tag: None,
+        // What has neither a name nor a subject is what an index names next.
+        part: is_part,
     };
     let was_tagged = registry.catalog().head(INFO.name, name).await?.is_some_and(|head| !head.package.tags.is_empty());
     registry.push(&publishing, &draft, &needs(&manifest)).await?;

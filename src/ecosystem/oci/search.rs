@@ -172,7 +172,7 @@ async fn page(
 /// What clients list themselves, under a tag made from the digest, as far as it is here.
 async fn kept_by_clients(call: &Call<'_>, head: &Head, grant: &Grant, digest: &Digest) -> Result<Vec<Entry>> {
     let Some(number) = head.package.tags.get(referrers::fallback_tag(digest).as_str()) else { return Ok(Vec::new()) };
-    let Some((row, artifact)) = call.registry.hosted_file(grant, head, number).await? else { return Ok(Vec::new()) };
+    let Some((row, artifact)) = call.registry.hosted_file(grant, head, number, false).await? else { return Ok(Vec::new()) };
     let Content::Blob(blob) = artifact.content else { return Ok(Vec::new()) };
     if row.file.media_type != OCI_INDEX {
         return Ok(Vec::new());

@@ -236,6 +236,21 @@ impl Redb {
         // A damaged page may trip an assertion of redb; that is no worse than an error of the disk.
         catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(unavailable("the store is damaged")))
     }
+
+    fn rows(
+        &self,
+        table: TableId,
+        range: &KeyRange,
+        take: impl FnOnce(::redb::Range<'_, &'static [u8], &'static [u8]>) -> Result<Vec<Row>, ::redb::StorageError>,
+    ) -> Result<Vec<Row>> {
+        self.read(table, Vec::new(), |rows| {
+            if holds_nothing(range) {
+                return Ok(Vec::new());
+            }
+            let range = (range.0.as_ref().map(|key| &key[..]), range.1.as_ref().map(|key| &key[..]));
+            take(rows.range::<&[u8]>(range)?)
+        })
+    }
 }
 
 type Rows = ::redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
@@ -247,17 +262,11 @@ impl Store for Redb {
     }
 
     fn scan(&self, table: TableId, range: KeyRange, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
-        let rows = self.read(table, Vec::new(), |rows| {
-            if holds_nothing(&range) {
-                return Ok(Vec::new());
-            }
-            let range = (range.0.as_ref().map(|key| &key[..]), range.1.as_ref().map(|key| &key[..]));
-            let copy = |row: Result<(Guard<'_>, Guard<'_>), _>| {
-                row.map(|(key, value)| (Bytes::copy_from_slice(key.value()), Bytes::copy_from_slice(value.value())))
-            };
-            rows.range::<&[u8]>(range)?.take(limit).map(copy).collect()
-        });
-        future::ready(rows).boxed()
+        future::ready(self.rows(table, &range, |rows| rows.take(limit).map(copy).collect())).boxed()
+    }
+
+    fn scan_back(&self, table: TableId, range: KeyRange, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>> {
+        future::ready(self.rows(table, &range, |rows| rows.rev().take(limit).map(copy).collect())).boxed()
     }
 
     /// A commit whose future is dropped after its batch was queued is still made.
@@ -267,6 +276,10 @@ impl Store for Redb {
 }
 
 type Guard<'a> = ::redb::AccessGuard<'a, &'static [u8]>;
+
+fn copy(row: Result<(Guard<'_>, Guard<'_>), ::redb::StorageError>) -> Result<Row, ::redb::StorageError> {
+    row.map(|(key, value)| (Bytes::copy_from_slice(key.value()), Bytes::copy_from_slice(value.value())))
+}
 
 impl Drop for Redb {
     fn drop(&mut self) {

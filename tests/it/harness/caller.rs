@@ -125,12 +125,16 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{} with no JSON ({error}): {}", self.status, self.text()))
     }
 
-    /// Panics unless the status is this one and, from 400 on, the body is npm's error shape.
+    /// Panics unless the status is this one and, from 400 on, the body says why: as plain text, or in npm's shape.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
         if status >= 400 {
-            assert!(self.json()["error"].as_str().is_some_and(|text| !text.is_empty()), "{status} without an error: {}", self.text());
+            let says = match self.header("content-type") {
+                text if text.starts_with("text/plain") => !self.body.trim_ascii().is_empty(),
+                _ => self.json()["error"].as_str().is_some_and(|text| !text.is_empty()),
+            };
+            assert!(says, "{status} without an error: {}", self.text());
         }
         self
     }

@@ -7,16 +7,11 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::process::Command;
 
-/// The longest a client may run.
-const LIMIT: Duration = Duration::from_secs(180);
+use super::program::{Ran, run};
 
 /// Which client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,68 +72,6 @@ impl Tool {
     }
 }
 
-/// What a client did.
-#[derive(Debug)]
-pub(crate) struct Ran {
-    /// Exit code; -1 when it was killed.
-    pub(crate) code: i32,
-    /// Standard output.
-    pub(crate) out: String,
-    /// Standard error.
-    pub(crate) err: String,
-    line: String,
-}
-
-impl Ran {
-    /// Panics with everything it printed unless it succeeded.
-    #[track_caller]
-    pub(crate) fn ok(self) -> Self {
-        assert_eq!(self.code, 0, "{} failed:\n{}\n{}", self.line, self.out, self.err);
-        self
-    }
-
-    /// Panics unless it failed and said `words`.
-    #[track_caller]
-    pub(crate) fn fails_with(self, words: &[&str]) -> Self {
-        assert_ne!(self.code, 0, "{} should have failed:\n{}\n{}", self.line, self.out, self.err);
-        assert!(
-            words.is_empty() || words.iter().any(|word| self.said(word)),
-            "{} said none of {words:?}:\n{}\n{}",
-            self.line,
-            self.out,
-            self.err
-        );
-        self
-    }
-
-    /// Whether it printed this anywhere.
-    pub(crate) fn said(&self, word: &str) -> bool {
-        self.out.contains(word) || self.err.contains(word)
-    }
-}
-
-/// Runs a command to its end, with some input, and within the time that a client may take. `line` is how it is called in reports.
-pub(super) async fn execute(mut command: Command, line: &str, input: &[u8]) -> Ran {
-    use tokio::io::AsyncWriteExt;
-    let line = line.to_owned();
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{line}: {error}"));
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    if let Some(mut pipe) = child.stdin.take() {
-        // Who needs no input may be gone already.
-        let _ = pipe.write_all(input).await;
-    }
-    let Ok(output) = tokio::time::timeout(LIMIT, child.wait_with_output()).await else {
-        if let Some(group) = group {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        return Ran { code: -1, out: String::new(), err: format!("killed after {LIMIT:?}"), line };
-    };
-    let output = output.expect("it ran");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr), line }
-}
-
 /// A client with a home, settings and a cache of its own.
 pub(crate) struct Client {
     tool: Tool,
@@ -187,11 +120,9 @@ impl Client {
     /// Runs the client in a folder with more environment.
     pub(crate) async fn run_with(&self, folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
         let bin = clients().join("bin");
-        let program = bin.join(self.tool.command());
-        assert!(program.exists(), "{} is not installed; tests/run --install installs every client", self.tool.command());
-        let mut command = Command::new(program);
-        command.args(arguments).current_dir(folder).env_clear().envs(self.environment(&bin)).envs(environment.iter().copied());
-        execute(command, &format!("{} {}", self.tool.command(), arguments.join(" ")), &[]).await
+        let mut all = self.environment(&bin);
+        all.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        run(&bin.join(self.tool.command()), arguments, folder, &all).await
     }
 
     fn environment(&self, bin: &Path) -> Vec<(&'static str, String)> {

@@ -13,7 +13,8 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::clients::{Ran, clients, execute};
+use super::clients::clients;
+use super::program::{Ran, execute};
 use super::{Authority, Blob, Image, Server};
 
 /// Where container clients run.

@@ -14,10 +14,13 @@ use tokio::process::{Child, Command};
 use super::disk::Disk;
 use super::{Caller, Identity, Upstream, free_port};
 
+/// Every ecosystem, so that none keeps the upstreams that it has by default.
+const ECOSYSTEMS: [&str; 2] = ["npm", "maven"];
+
 /// What a server is started with.
 #[derive(Default)]
 pub(crate) struct Setup {
-    upstreams: Vec<String>,
+    upstreams: Vec<(&'static str, String)>,
     server: String,
     engine: String,
     registry: String,
@@ -36,8 +39,13 @@ impl Setup {
     }
 
     /// An upstream with more keys of its table, as TOML lines.
-    pub(crate) fn upstream_with(mut self, name: &str, url: &str, more: &str) -> Self {
-        self.upstreams.push(format!("[[ecosystem.npm.upstream]]\nname = {name:?}\nurl = {url:?}\n{more}\n"));
+    pub(crate) fn upstream_with(self, name: &str, url: &str, more: &str) -> Self {
+        self.upstream_of("npm", name, url, more)
+    }
+
+    /// An upstream of any ecosystem, with more keys of its table, as TOML lines.
+    pub(crate) fn upstream_of(mut self, ecosystem: &'static str, name: &str, url: &str, more: &str) -> Self {
+        self.upstreams.push((ecosystem, format!("[[ecosystem.{ecosystem}.upstream]]\nname = {name:?}\nurl = {url:?}\n{more}\n")));
         self
     }
 
@@ -125,10 +133,12 @@ impl Setup {
             self.blob,
             self.more
         );
-        if self.upstreams.is_empty() {
-            text.push_str("[ecosystem.npm]\nupstream = []\n");
+        // No test asks a public registry by accident.
+        let given = |ecosystem: &&str| self.upstreams.iter().any(|(of, _)| of == ecosystem);
+        for ecosystem in ECOSYSTEMS.iter().filter(|ecosystem| !given(ecosystem)) {
+            text = text + "[ecosystem." + ecosystem + "]\nupstream = []\n";
         }
-        text + &self.upstreams.concat()
+        text + &self.upstreams.iter().map(|(_, table)| table.as_str()).collect::<String>()
     }
 }
 

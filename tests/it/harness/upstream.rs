@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -122,6 +123,7 @@ struct Script {
     everywhere: Option<Fault>,
     silent_validators: bool,
     password: Option<String>,
+    folder: Option<PathBuf>,
 }
 
 #[derive(Default)]
@@ -241,6 +243,11 @@ impl Upstream {
     /// Puts bytes at a path.
     pub(crate) fn file(&self, path: &str, media_type: &str, bytes: impl Into<Vec<u8>>) {
         lock(&self.shared.script).files.insert(path.into(), (media_type.into(), bytes.into()));
+    }
+
+    /// Serves every file below a folder, with a `.sha1` beside each.
+    pub(crate) fn folder(&self, folder: &Path) {
+        lock(&self.shared.script).folder = Some(folder.to_owned());
     }
 
     /// Sends no `ETag` any more, and answers no conditional request.
@@ -424,6 +431,9 @@ impl Script {
         if let Some((media_type, bytes)) = self.files.get(path) {
             return Reply { status: 200, headers: vec![("Content-Type".into(), media_type.clone())], body: bytes.clone() };
         }
+        if let Some(folder) = &self.folder {
+            return from_folder(folder, path).unwrap_or_else(Reply::missing);
+        }
         match path {
             "/-/ping" => return Reply::json(200, &json!({})),
             "/-/v1/search" => return Reply::json(200, &self.search()),
@@ -451,6 +461,16 @@ impl Script {
         let objects: Vec<Value> = self.packages.iter().map(package).collect();
         json!({ "total": objects.len(), "objects": objects, "time": "Thu Jan 01 2026 00:00:00 GMT+0000" })
     }
+}
+
+/// A file below a folder, or the SHA-1 of one.
+fn from_folder(folder: &Path, path: &str) -> Option<Reply> {
+    let whole = |path: &str| std::fs::read(folder.join(path.trim_start_matches('/'))).ok();
+    let body = match path.strip_suffix(".sha1") {
+        Some(path) => shasum(&whole(path)?).into_bytes(),
+        None => whole(path)?,
+    };
+    Some(Reply { status: 200, headers: vec![("Content-Type".into(), "application/octet-stream".into())], body })
 }
 
 impl Entry {

@@ -39,6 +39,9 @@ const ROWS: &[Row] = &[
     Row("DELETE", "/user/tokens/{token_id}", "user", "", [401, 404, 404, 404, 404, 404, 404, 404, 404]),
     Row("GET", "/orgs/{org}", "", "", [401, 200, 200, 200, 200, 200, 200, 200, 200]),
     Row("DELETE", "/orgs/{org}", "admin:org", "", [401, 403, 403, 403, 403, 403, 403, 409, 409]),
+    Row("GET", "/orgs/{org}/audit-log", "read:audit_log", "", [401, 403, 403, 403, 403, 403, 403, 200, 200]),
+    Row("GET", "/user/audit-log", "read:audit_log", "", [401, 200, 200, 200, 200, 200, 200, 200, 200]),
+    Row("GET", "/admin/audit-log", "read:audit_log", "", [401, 404, 404, 404, 404, 404, 404, 404, 200]),
     Row("GET", "/orgs/{org}/members", "read:org", "", [401, 200, 200, 200, 200, 200, 200, 200, 200]),
     Row("GET", "/orgs/{org}/members/{username}", "read:org", "", [401, 404, 404, 204, 204, 204, 204, 204, 204]),
     Row("DELETE", "/orgs/{org}/members/{username}", "admin:org", "", [401, 403, 403, 403, 403, 403, 403, 204, 204]),
@@ -126,6 +129,8 @@ const PACKAGE_ROWS: &[PackageRow] = &[
     PackageRow("DELETE", "/packages/T/N/versions/V", "read:packages,delete:packages", "", Right::Admin, 204),
     PackageRow("POST", "/packages/T/N/versions/V/restore", "read:packages,write:packages", "", Right::Admin, 409),
     PackageRow("GET", "/packages/T/N/versions/V/files", "read:packages", "", Right::Read, 200),
+    PackageRow("GET", "/packages/T/N/downloads", "read:packages", "", Right::Read, 200),
+    PackageRow("GET", "/packages/T/N/versions/V/downloads", "read:packages", "", Right::Read, 200),
     PackageRow("PATCH", "/packages/T/N", "read:packages,write:packages", r#"{"visibility":"public"}"#, Right::Admin, 200),
     PackageRow("PUT", "/packages/T/N/repository", "read:packages,write:packages", r#"{"repository":"none"}"#, Right::Admin, 422),
     // It is linked to none.
@@ -138,6 +143,10 @@ const PACKAGE_ROWS: &[PackageRow] = &[
     PackageRow("DELETE", "/packages/T/N/roles/users/{login}", "read:packages,write:packages", "", Right::Admin, 404),
     PackageRow("PUT", "/packages/T/N/roles/teams/{team}", "read:packages,write:packages", r#"{"role":"read"}"#, Right::Admin, 204),
     PackageRow("DELETE", "/packages/T/N/roles/teams/{team}", "read:packages,write:packages", "", Right::Admin, 404),
+    PackageRow("GET", "/packages/T/N/actions-access", "read:packages,write:packages", "", Right::Admin, 200),
+    PackageRow("PUT", "/packages/T/N/actions-access/{repo}", "read:packages,write:packages", r#"{"role":"write"}"#, Right::Admin, 204),
+    // There is none to take.
+    PackageRow("DELETE", "/packages/T/N/actions-access/{repo}", "read:packages,write:packages", "", Right::Admin, 404),
     PackageRow("GET", "/packages/T/N/permissions", "read:packages", "", Right::ReadSigned, 200),
 ];
 
@@ -173,8 +182,8 @@ impl PackageRow {
     fn expected_of_own(&self, caller: &str) -> u16 {
         match caller {
             "" => 401,
-            // A user has no teams.
-            _ if self.1.contains("{team}") => 404,
+            // A user has no teams, and these have no repository of that name.
+            _ if self.1.contains("{team}") || self.1.contains("{repo}") => 404,
             // Who published it has a role on it besides owning it.
             "mem" if (self.0, self.1) == ("DELETE", "/packages/T/N/roles/users/{login}") => 204,
             _ => self.5,

@@ -1,6 +1,7 @@
 //! The API as its clients use it, over an engine in memory. Here is the world that the tests speak of.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
@@ -12,6 +13,8 @@ use crate::name::{PackageName, RepositoryName, TeamName};
 use crate::package::{AccountId, Principal, Role, TokenId, Visibility};
 use crate::registry::{Settings, fixture};
 
+mod audit;
+mod downloads;
 mod matrix;
 mod packages;
 mod people;
@@ -28,6 +31,9 @@ struct World {
     ids: HashMap<String, TokenId>,
     versions: HashMap<&'static str, u64>,
 }
+
+/// Where every request comes from.
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 struct Answer {
     status: u16,
@@ -149,8 +155,18 @@ impl World {
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let caller = self.engine.identity.identify(&parts.headers).await;
+        self.serve(caller, &parts, body).await
+    }
+
+    /// A request of a caller that no token in a header stands for.
+    async fn ask_as(&self, caller: Result<Arc<Caller>>, method: Method, target: &str, body: &str) -> Answer {
+        let request = http::Request::builder().method(method).uri(target).header(header::USER_AGENT, "test").body(()).unwrap();
+        self.serve(caller, &request.into_parts().0, body).await
+    }
+
+    async fn serve(&self, caller: Result<Arc<Caller>>, parts: &request::Parts, body: &str) -> Answer {
         let body = Upload::memory(body.to_owned());
-        let response = serve(&self.engine.registry, "http://h", caller, &parts, parts.uri.path(), body).await;
+        let response = serve(&self.engine.registry, ("http://h", CLIENT), caller, parts, parts.uri.path(), body).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::world;
 use crate::api::rest::*;
+use crate::identity::Workflow;
+use crate::package::TokenId;
 
 #[tokio::test]
 async fn a_package_has_all_that_github_requires() {
@@ -226,6 +228,64 @@ async fn why_somebody_may_or_may_not() {
     assert_eq!(owner["sources"][0]["source"], "organization_owner");
     w.check("adm", &format!("GET {why}?user=nobody"), "", 404).await;
     w.check("adm", &format!("GET {why}?user=acme"), "", 404).await;
+}
+
+#[tokio::test]
+async fn workflows_of_chosen_repositories_use_a_package() {
+    let w = world().await;
+    let package = "/orgs/acme/packages/npm/tool";
+    let may = async |repository: &str| {
+        let said = w.check("own", &format!("GET {package}/permissions?repository={repository}"), "", 200).await;
+        ["read", "write", "delete", "admin"].map(|action| said["actions"][action]["allowed"].as_bool().unwrap())
+    };
+    w.check("own", "POST /orgs/acme/repos", r#"{"name":"ci","private":true}"#, 201).await;
+    assert_eq!((may("ci").await, may("web").await), ([false; 4], [false; 4]));
+    for (role, allowed) in [("read", [true, false, false, false]), ("write", [true, true, false, false]), ("admin", [true; 4])] {
+        w.check("own", &format!("PUT {package}/actions-access/ci"), &format!(r#"{{"role":"{role}"}}"#), 204).await;
+        assert_eq!((may("ci").await, may("web").await), (allowed, [false; 4]), "{role}");
+    }
+    let listed = w.check("own", &format!("GET {package}/actions-access"), "", 200).await;
+    assert_eq!((&listed[0]["repository"]["full_name"], &listed[0]["role"]), (&json!("acme/ci"), &json!("admin")));
+    w.check("own", &format!("PUT {package}/actions-access/ci"), r#"{"role":"king"}"#, 422).await;
+    w.check("own", &format!("PUT {package}/actions-access/none"), r#"{"role":"read"}"#, 404).await;
+    // Whoever administers the package learns nothing of repositories that are not for them to see.
+    w.check("adm", &format!("PUT {package}/actions-access/ci"), r#"{"role":"read"}"#, 404).await;
+    w.check("wes", &format!("GET {package}/permissions?repository=web"), "", 403).await;
+    let log = w.check("own", "GET /orgs/acme/audit-log?phrase=action:packages.package_access_changed&per_page=1", "", 200).await;
+    assert_eq!(log[0]["detail"], "workflows of ci: admin");
+    // A repository whose roles the package takes is admin of it.
+    w.check("own", &format!("PUT {package}/repository"), r#"{"repository":"acme/web"}"#, 200).await;
+    assert_eq!(may("web").await, [false; 4]);
+    w.check("own", &format!("PUT {package}/access"), r#"{"mode":"inherit"}"#, 200).await;
+    assert_eq!(may("web").await, [true; 4]);
+    w.check("own", &format!("DELETE {package}/actions-access/ci"), "", 204).await;
+    assert_eq!(may("ci").await, [false; 4]);
+    w.check("own", "DELETE /repos/acme/ci", "", 204).await;
+    assert_eq!(w.check("own", &format!("GET {package}/actions-access"), "", 200).await, json!([]));
+}
+
+#[tokio::test]
+async fn a_workflows_token_is_good_for_packages_alone() {
+    let w = world().await;
+    let web = w.engine.identity.repository(w.accounts["acme"], &"web".parse().unwrap()).await.unwrap();
+    let workflow = Arc::new(Caller::Workflow(Workflow::new(&web, TokenId(9), false)));
+    w.check("own", "PUT /orgs/acme/packages/npm/tool/actions-access/web", r#"{"role":"admin"}"#, 204).await;
+    for (line, status) in [
+        ("GET /orgs/acme/packages/npm/tool", 200),
+        ("GET /orgs/acme/packages?package_type=npm", 200),
+        ("GET /repos/acme/web", 200),
+        ("DELETE /orgs/acme/packages/npm/tool", 403),
+        ("GET /orgs/acme/packages/npm/tool/permissions", 403),
+        ("GET /user", 403),
+        ("GET /user/packages?package_type=npm", 403),
+        ("GET /orgs/acme/members", 403),
+        ("GET /admin/audit-log", 403),
+        ("POST /user/tokens", 403),
+    ] {
+        let (method, target) = line.split_once(' ').unwrap();
+        let answer = w.ask_as(Ok(Arc::clone(&workflow)), method.parse().unwrap(), target, "").await;
+        assert_eq!(answer.status, status, "{line}: {}", answer.body);
+    }
 }
 
 #[tokio::test]

@@ -164,6 +164,10 @@ impl Document for Packument {
         Some(Promise { version: version.number.clone(), url: version.tarball_url()?, digests: version.digests() })
     }
 
+    fn is_download(file: &str) -> bool {
+        file.strip_suffix(".tgz").is_some()
+    }
+
     fn render(&self, at: &BaseUrl, form: Self::Form) -> Bytes {
         let mut out = Vec::with_capacity(self.versions.iter().map(|version| version.manifest.len() + 64).sum::<usize>() + 1024);
         out.push(b'{');
