@@ -81,11 +81,11 @@ impl Blobs {
             used: AtomicI64::new(now.as_millis()),
         };
         let mut all = self.sessions();
-        if all.len() >= config.upload_sessions {
-            self.drop_idle(&mut all);
-        }
-        let own = all.values().filter(|other| other.holder.user == session.holder.user).count();
-        if all.len() >= config.upload_sessions || own >= config.upload_sessions_per_user {
+        let is_full = |all: &HashMap<String, Arc<Session>>| {
+            let own = all.values().filter(|other| other.holder.user == session.holder.user).count();
+            all.len() >= config.upload_sessions || own >= config.upload_sessions_per_user
+        };
+        if is_full(&all) && (self.drop_idle(&mut all) == 0 || is_full(&all)) {
             let error = Error::new(Kind::TooMany, Subject::Upload).saying("too many uploads are under way; finish or cancel some");
             return Err(error.retry_after(LATER));
         }

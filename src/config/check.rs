@@ -126,7 +126,7 @@ fn check_numbers(config: &Config, note: &mut impl FnMut(&str, &str)) {
         ("upstream.artifact_limit_bytes", upstream.artifact_limit_bytes),
         ("upstream.breaker_failures", u64::from(upstream.breaker_failures)),
         ("registry.publish_limit_bytes", registry.publish_limit_bytes),
-        ("registry.content_limit_bytes", registry.content_limit_bytes),
+        ("registry.file_limit_bytes", registry.file_limit_bytes),
         ("registry.large_documents_at_once", registry.large_documents_at_once as u64),
         ("store.group_rows", config.store.group_rows as u64),
         ("store.queue_batches", config.store.queue_batches as u64),

@@ -64,6 +64,7 @@ impl Registry {
     pub async fn show_content(&self, grant: &Grant, head: Option<&Head>, digest: &Digest) -> Result<Artifact> {
         let artifact = self.content(grant, head, digest).await?;
         if let (Some(key), Some(content)) = (shown_key(grant, head, digest), self.find_content(grant, head, digest).await?) {
+            drop(self.blobs.lease(content.blob()));
             self.shown.insert(key, content);
         }
         Ok(artifact)

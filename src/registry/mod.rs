@@ -53,12 +53,10 @@ pub struct Config {
     pub large_documents_at_once: usize,
     /// Largest publish, file included.
     pub publish_limit_bytes: u64,
-    /// Largest file of those that are published one by one.
+    /// Largest file of those that are published one by one, and largest content that is uploaded before a version names it.
     pub file_limit_bytes: u64,
     /// Largest metadata of a publish besides its file.
     pub publish_metadata_limit_bytes: usize,
-    /// Largest content that is uploaded by its digest: a layer of an image.
-    pub content_limit_bytes: u64,
     /// Most entries of a published archive.
     pub archive_entries: u64,
     /// Most bytes a published archive unpacks to.
@@ -67,7 +65,7 @@ pub struct Config {
     pub version_files: usize,
     /// Builds of one version that are kept; older ones go when a new one comes.
     pub builds_per_version: usize,
-    /// How long the files of a version that nothing completes are kept, in hours.
+    /// How long the files of a version that nothing completes, and uploads that no version names, are kept, in hours.
     pub unfinished_hours: u64,
     /// How long what was deleted can be restored, in days.
     pub restore_days: u64,
@@ -82,7 +80,6 @@ impl Default for Config {
             publish_limit_bytes: 350 << 20,
             file_limit_bytes: 10 << 30,
             publish_metadata_limit_bytes: 16 << 20,
-            content_limit_bytes: 16 << 30,
             archive_entries: 100_000,
             archive_unpacked_bytes: 2 << 30,
             version_files: 10_000,

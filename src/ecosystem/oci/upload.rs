@@ -43,7 +43,7 @@ pub async fn open(call: Call<'_>, name: &PackageName) -> Result<Response> {
     };
     let algorithm = digest.map_or(hint, |digest| digest.algorithm());
     let holder = holder(&publishing);
-    let limit_bytes = call.registry.config().content_limit_bytes;
+    let limit_bytes = call.registry.config().file_limit_bytes;
     let id = call.registry.blobs().open_session(holder.clone(), &[algorithm], limit_bytes).await?;
     match digest {
         // Without a body there is a session to go on with, unless nothing is what the digest means.
@@ -129,7 +129,7 @@ async fn complete(
 
 /// Moves a body into a session; `expected` is how many bytes it should have, if that was said.
 async fn receive(registry: &Registry, mut body: Upload, writer: &mut SessionWriter, expected: Option<u64>) -> Result<()> {
-    body.check_length(registry.config().content_limit_bytes)?;
+    body.check_length(registry.config().file_limit_bytes)?;
     let mut received = 0;
     // A body that breaks off is the upload's trouble, and the session's to go on from.
     let broken = |error: Error| match error.kind() {

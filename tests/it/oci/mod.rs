@@ -6,6 +6,7 @@ mod engines;
 mod management;
 mod pull;
 mod push;
+mod upkeep;
 
 use serde_json::Value;
 
