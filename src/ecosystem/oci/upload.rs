@@ -67,8 +67,9 @@ pub async fn patch(call: Call<'_>, name: &PackageName, id: &str) -> Result<Respo
     };
     let received = receive(call.registry, call.body, &mut writer, expected).await;
     // What came stays, also when the rest did not.
-    let written = writer.pause().await?;
+    let paused = writer.pause().await;
     received?;
+    let written = paused?;
     progress(&call.base, name, id, StatusCode::ACCEPTED, written)
 }
 
@@ -119,7 +120,8 @@ async fn complete(
 ) -> Result<Response> {
     let expected = Chunk::read(call.headers, &call.body)?.length;
     if let Err(error) = receive(call.registry, call.body, &mut writer, expected).await {
-        writer.pause().await?;
+        // The first error is the one to tell.
+        let _ = writer.pause().await;
         return Err(error);
     }
     let staged = writer.finish().await?;

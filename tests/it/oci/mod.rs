@@ -1,11 +1,13 @@
 //! Containers: the distribution specification over the wire, group by group, and the real clients.
 
+mod access;
 mod clients;
 mod discovery;
 mod engines;
 mod management;
 mod pull;
 mod push;
+mod token;
 mod upkeep;
 
 use serde_json::Value;

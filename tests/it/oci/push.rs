@@ -67,7 +67,8 @@ async fn as_a_stream() {
     let (server, repository) = repository().await;
     for blob in both("stream", 3 << 20) {
         let place = repository.open().await;
-        let patched = part(&repository, "PATCH", &place, &blob.bytes, None).await;
+        // Chunks of the transfer's, which no length goes before.
+        let patched = repository.caller.ask("PATCH", &place).stream(&blob.bytes, 100_000).send().await;
         assert_eq!((patched.status, patched.header("range")), (202, format!("0-{}", blob.bytes.len() - 1).as_str()));
         assert!(!patched.header("docker-upload-uuid").is_empty());
         let answer = part(&repository, "PUT", &with_digest(patched.header("location"), &blob), b"", None).await;
