@@ -16,13 +16,13 @@ use serde_json::value::RawValue;
 use super::links;
 use super::{
     BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWN_NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key,
-    listed_key, name_key, own_name_key, owned_key, owner_key, package_key, version_key,
+    listed_key, name_key, own_name_key, owned_key, owner_key, package_key, relations, version_key,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, Subject};
 use crate::event::{About, Deed};
 use crate::name::{PackageName, Tag};
-use crate::package::{AccountId, File, Package, PackageId, Principal, RepositoryId, Role, Version, VersionId, Visibility};
+use crate::package::{AccountId, File, Package, PackageId, Principal, Relations, RepositoryId, Role, Version, VersionId, Visibility};
 use crate::store::Batch;
 use crate::store::table::Stored;
 
@@ -108,7 +108,22 @@ pub struct New {
 /// # Errors
 /// When a record cannot be encoded.
 pub fn publish(head: Option<&Head>, draft: &Draft, ids: New, now: Timestamp) -> Result<Change> {
-    let version = ids.version;
+    publish_related(head, draft, Relations::default(), None, ids, now)
+}
+
+/// As [`publish`], with a version's relations, and in the place of a deleted version of the same number.
+///
+/// # Errors
+/// As [`publish`]; [`Forbidden`](crate::error::Kind::Forbidden) when a tag may not move.
+pub fn publish_related(
+    head: Option<&Head>,
+    draft: &Draft,
+    relations: Relations,
+    former: Option<&Stored<Version>>,
+    ids: New,
+    now: Timestamp,
+) -> Result<Change> {
+    let version = former.map_or(ids.version, |former| former.value.id);
     let mut batch = Batch::new();
     let mut package = if let Some(head) = head {
         PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
@@ -150,12 +165,21 @@ pub fn publish(head: Option<&Head>, draft: &Draft, ids: New, now: Timestamp) -> 
         updated_at: now,
         manifest: draft.manifest.clone(),
         files: draft.files.clone(),
+        relations,
         deprecated: None,
         deleted_at: None,
+        lost_tags: Vec::new(),
         purged: false,
     };
-    VERSIONS.absent(&mut batch, version_key(package.id, &draft.number));
-    VERSIONS.put(&mut batch, version_key(package.id, &draft.number), &record)?;
+    let key = || version_key(package.id, &draft.number);
+    match former {
+        Some(former) => {
+            relations::release(&mut batch, package.id, &former.value, &record.relations.contents);
+            VERSIONS.unchanged(&mut batch, key(), former);
+        }
+        None => VERSIONS.absent(&mut batch, key()),
+    }
+    VERSIONS.put(&mut batch, key(), &record)?;
     LISTED.put(&mut batch, listed_key(package.id, version), &Listed::of(&record))?;
     for file in &draft.files {
         let row = FileRow { version: draft.number.clone(), file: file.clone() };
@@ -163,8 +187,21 @@ pub fn publish(head: Option<&Head>, draft: &Draft, ids: New, now: Timestamp) -> 
         FILES.put(&mut batch, file_key(package.id, &file.name), &row)?;
         BLOB_REFERENCES.put(&mut batch, blob_key(&file.sha256, package.id, version, &file.name), &())?;
     }
+    relations::enter(&mut batch, package.id, &record)?;
     let versions = vec![About { part: draft.part, ..About::from(&record) }];
     Ok(Change { versions, ..made(batch, Deed::Published, package) })
+}
+
+/// Points tags at a live version. Where all point there already there is nothing to do.
+///
+/// # Errors
+/// As [`edit`]; [`Forbidden`](crate::error::Kind::Forbidden) when a tag may not move.
+pub fn tag(head: &Head, version: &Stored<Version>, tags: &[Tag], now: Timestamp) -> Result<Change> {
+    let number = &version.value.number;
+    let change = edit(head, Deed::Tagged, now, |package| package.tags.extend(tags.iter().map(|tag| (tag.clone(), number.clone()))))?;
+    let same = tags.iter().all(|tag| head.package.tags.get(tag) == Some(number));
+    let batch = if same { Batch::new() } else { change.batch };
+    Ok(Change { batch, versions: vec![about(version)], ..change })
 }
 
 fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
@@ -412,7 +449,9 @@ pub fn purge(head: &Head, versions: &[Stored<Version>], now: Timestamp) -> Resul
         for file in &stored.value.files {
             BLOB_REFERENCES.delete(&mut batch, blob_key(&file.sha256, id, stored.value.id, &file.name));
         }
-        let purged = Version { purged: true, files: Vec::new(), updated_at: now, ..stored.value.clone() };
+        relations::release(&mut batch, id, &stored.value, &[]);
+        let relations = Relations::default();
+        let purged = Version { purged: true, files: Vec::new(), relations, updated_at: now, ..stored.value.clone() };
         VERSIONS.put(&mut batch, key(), &purged)?;
         LISTED.put(&mut batch, listed_key(id, purged.id), &Listed::of(&purged))?;
     }
@@ -475,7 +514,7 @@ fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, S
     for stored in versions {
         let key = || version_key(id, &stored.value.number);
         VERSIONS.unchanged(&mut batch, key(), stored);
-        let restored = Version { deleted_at: None, updated_at: now, ..stored.value.clone() };
+        let restored = Version { deleted_at: None, lost_tags: Vec::new(), updated_at: now, ..stored.value.clone() };
         for file in &restored.files {
             let row = FileRow { version: restored.number.clone(), file: file.clone() };
             FILES.absent(&mut batch, file_key(id, &file.name));
@@ -483,10 +522,16 @@ fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, S
         }
         VERSIONS.put(&mut batch, key(), &restored)?;
         LISTED.put(&mut batch, listed_key(id, restored.id), &Listed::of(&restored))?;
+        relations::enter(&mut batch, id, &restored)?;
     }
     let mut package = head.package.clone();
     package.deleted_at = None;
     package.versions += versions.len() as u64;
+    for stored in versions {
+        for tag in &stored.value.lost_tags {
+            package.tags.entry(tag.clone()).or_insert_with(|| stored.value.number.clone());
+        }
+    }
     if let Some((tag, number)) = default {
         package.tags.entry(tag).or_insert(number);
     }
@@ -500,9 +545,12 @@ fn remove(head: &Head, versions: &[Stored<Version>], now: Timestamp, change: imp
     for stored in versions {
         let key = || version_key(head.package.id, &stored.value.number);
         VERSIONS.unchanged(batch, key(), stored);
-        let deleted = Version { deleted_at: Some(now), updated_at: now, ..stored.value.clone() };
+        let pointed = head.package.tags.iter().filter(|(_, number)| **number == stored.value.number);
+        let lost_tags = pointed.map(|(tag, _)| tag.clone()).collect();
+        let deleted = Version { deleted_at: Some(now), lost_tags, updated_at: now, ..stored.value.clone() };
         VERSIONS.put(batch, key(), &deleted)?;
         LISTED.put(batch, listed_key(head.package.id, deleted.id), &Listed::of(&deleted))?;
+        relations::leave(batch, head.package.id, &deleted);
         for file in &stored.value.files {
             FILES.delete(batch, file_key(head.package.id, &file.name));
         }

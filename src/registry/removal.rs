@@ -15,6 +15,7 @@ use crate::catalog::change::Change;
 use crate::catalog::{Applied, Head, change};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, Subject};
+use crate::event::Deed;
 use crate::name::Tag;
 use crate::package::{Version, Visibility};
 use crate::store::table::Stored;
@@ -82,6 +83,42 @@ impl Registry {
             let pointed_here = |tag: &Tag| head.package.tags.get(tag).is_some_and(goes);
             let moved = default_tag(&numbers(&left)).filter(|(tag, _)| pointed_here(tag));
             change::delete_versions(head, &gone, moved, now)
+        })
+        .await
+    }
+
+    /// Deletes one version with its tags, be it the last one of the package.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such live version, `Conflict` when another live version is made of it.
+    pub async fn withdraw(&self, grant: &Grant, number: &str) -> Result<()> {
+        grant.require(Action::Delete)?;
+        let _turn = self.turn(grant.ecosystem(), grant.name()).await;
+        for _ in 0..TRIES {
+            let head = self.hosted_head(grant).await?;
+            let stored = self.catalog().version(grant, &head, number).await?;
+            let stored = stored.filter(|stored| stored.value.deleted_at.is_none()).ok_or_else(|| Error::not_found(Subject::Version))?;
+            if let Some(whole) = self.catalog().whole_of(grant, &head, number).await? {
+                return Err(Error::conflict(Subject::Version, format!("{whole} is made of it; delete that first")));
+            }
+            let change = change::delete_versions(&head, &[stored], None, self.clock().now())?;
+            if self.commit(grant, change).await? == Applied::Yes {
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    /// Takes a tag away; the version that it points at stays.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such tag.
+    pub async fn untag(&self, grant: &Grant, tag: &Tag) -> Result<()> {
+        self.edit(grant, |head, now| {
+            if !head.package.tags.contains_key(tag) {
+                return Err(Error::not_found(Subject::Tag));
+            }
+            change::edit(head, Deed::Tagged, now, |package| drop(package.tags.remove(tag)))
         })
         .await
     }

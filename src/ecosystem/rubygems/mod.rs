@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 
-use super::{Description, Ecosystem, Info, Snippet};
+use super::{Asked, Description, Ecosystem, Info, Snippet};
 use crate::access::{Action, Grant};
 use crate::catalog::View;
 use crate::digest::{Algorithm, Digest, Digests, Hasher};
@@ -41,7 +41,15 @@ use route::Route;
 /// The ecosystem.
 pub struct RubyGems;
 
-static INFO: Info = Info { name: "rubygems", mount: "rubygems", root_paths: &[], package_types: &["rubygems"] };
+static INFO: Info = Info {
+    name: "rubygems",
+    mount: "rubygems",
+    hosts: &["rubygems"],
+    fixed_mount: false,
+    sessions: false,
+    root_paths: &[],
+    package_types: &["rubygems"],
+};
 
 /// Most gems that the dependency API is asked for at once.
 const DEPENDENCIES: usize = 200;
@@ -58,7 +66,7 @@ impl Ecosystem for RubyGems {
         serve(call).boxed()
     }
 
-    fn error(&self, error: &Error) -> Response {
+    fn error(&self, error: &Error, _: &Asked<'_>) -> Response {
         let mut response = reply::text(reply::status(error), format!("{}\n", error.message()));
         if error.kind() == Kind::Unauthenticated {
             response
