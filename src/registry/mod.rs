@@ -31,6 +31,7 @@ pub mod content;
 pub mod document;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod listing;
 pub mod publish;
 pub mod removal;
 pub mod roll;
@@ -118,6 +119,8 @@ pub struct Registry {
     rolled: moka::sync::Cache<PackageKey, Arc<roll::Rolled>>,
     /// Content that clients were told is there a while ago.
     shown: content::Shown,
+    /// Of each ecosystem, what is public.
+    exposures: listing::Exposures,
     /// Changes of packages take turns, by the package's key.
     turns: Vec<tokio::sync::Mutex<()>>,
 }
@@ -254,6 +257,7 @@ impl Registry {
             rolls: roll::Rolls::default(),
             rolled,
             shown: content::shown(),
+            exposures: listing::Exposures::new(100),
             turns,
         }
     }
