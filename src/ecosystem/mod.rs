@@ -39,6 +39,8 @@ pub struct Info {
     pub fixed_mount: bool,
     /// Whether its clients exchange their token for session tokens.
     pub sessions: bool,
+    /// A header of its own in which its clients send a token, in lower case.
+    pub key_header: Option<&'static str>,
     /// Paths that its clients send to the origin's root, dropping the mount they are configured with.
     pub root_paths: &'static [&'static str],
     /// What GitHub's API calls its packages: the first is shown, each is accepted.

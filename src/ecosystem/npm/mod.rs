@@ -51,6 +51,7 @@ static INFO: Info = Info {
     hosts: &["npm"],
     fixed_mount: false,
     sessions: false,
+    key_header: None,
     root_paths: &["/-/npm/"],
     package_types: &["npm"],
 };

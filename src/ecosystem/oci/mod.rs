@@ -53,6 +53,7 @@ static INFO: Info = Info {
     hosts: &["containers", LEGACY_HOST],
     fixed_mount: true,
     sessions: true,
+    key_header: None,
     root_paths: &[],
     package_types: &["container", "docker"],
 };
