@@ -20,11 +20,12 @@ use crate::registry::Call;
 
 pub mod maven;
 pub mod npm;
+pub mod nuget;
 pub mod oci;
 pub mod rubygems;
 
 /// Every ecosystem this server speaks.
-pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &maven::Maven, &rubygems::RubyGems, &oci::Oci];
+pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &maven::Maven, &rubygems::RubyGems, &oci::Oci, &nuget::NuGet];
 
 /// What the server must know of an ecosystem before it can hand a request to it.
 #[derive(Debug)]

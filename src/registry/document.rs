@@ -70,9 +70,25 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// In a coding, if that is smaller.
+    fn of(bytes: Bytes, coding: Coding) -> Self {
+        let digest = Digest::sha256(&bytes);
+        match compressed(&bytes, coding) {
+            Some(packed) => Self { bytes: packed, etag: entity_tag(&digest, coding.name()), coding },
+            None => Self { bytes, etag: entity_tag(&digest, None), coding: Coding::Identity },
+        }
+    }
+
     pub(super) fn weight(&self) -> u32 {
         u32::try_from(self.bytes.len() + 256).unwrap_or(u32::MAX)
     }
+}
+
+/// A small document that is made for one request, as if it had been remembered.
+#[must_use]
+pub fn packed(bytes: Bytes, coding: Coding, verdict: Verdict) -> Rendered {
+    let Kept { bytes, etag, coding } = Kept::of(bytes, coding);
+    Rendered { bytes, etag, coding, verdict }
 }
 
 /// The parts a document is made of, before any is read.
@@ -247,12 +263,7 @@ impl Registry {
         let at = at.clone();
         let work = tokio::task::spawn_blocking(move || {
             let _place = place;
-            let bytes = document.render(&at, form);
-            let digest = Digest::sha256(&bytes);
-            match compressed(&bytes, coding) {
-                Some(packed) => Kept { bytes: packed, etag: entity_tag(&digest, coding.name()), coding },
-                None => Kept { bytes, etag: entity_tag(&digest, None), coding: Coding::Identity },
-            }
+            Kept::of(document.render(&at, form), coding)
         });
         work.await.map_err(|error| Error::internal(Subject::Package, error))
     }
