@@ -8,6 +8,7 @@ mod audit;
 mod auth;
 mod clients_maven;
 mod clients_npm;
+mod clients_nuget;
 mod clients_rubygems;
 mod damage;
 mod disk;

@@ -50,7 +50,8 @@ pub(super) async fn hosted(
     action: Action,
 ) -> Result<(Arc<Head>, Grant)> {
     if caller.token().is_none() {
-        return Err(Error::new(Kind::Unauthenticated, Subject::Package).saying("changing a package needs a token"));
+        return Err(Error::new(Kind::Unauthenticated, Subject::Package)
+            .saying("no valid token came along; send one as the API key, or as the password of the source"));
     }
     // Reading comes first: what may not be read is not there, whatever else was to be done with it.
     let absent = || Error::not_found(Subject::Package).saying(format!("there is no package {name} here"));

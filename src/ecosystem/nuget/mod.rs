@@ -175,7 +175,7 @@ async fn serve(call: Call<'_>) -> Result<Response> {
 
 async fn serve_other(call: Call<'_>, tree: Tree, route: Route) -> Result<Response> {
     match route {
-        Route::Index => index(&call, &tree).await,
+        Route::Index => Ok(index(&call, &tree)),
         Route::Versions { name } => list(&call, &tree, &name).await,
         Route::File { name, version, kind } => file(&call, &tree, &name, &version, kind).await,
         Route::Registration { name, hive } => registrations(&call, &tree, &name, hive).await,
@@ -207,9 +207,9 @@ async fn locate<'a>(call: &Call<'_>, segments: &'a [String]) -> Result<(Tree, &'
     }
 }
 
-async fn index(call: &Call<'_>, tree: &Tree) -> Result<Response> {
-    expect_public(call, tree).await?;
-    Ok(answer(call, &service_index::render(&tree.at)))
+/// The service index, for everybody: it says nothing of packages, and a client that pushes with a key reads it without one.
+fn index(call: &Call<'_>, tree: &Tree) -> Response {
+    answer(call, &service_index::render(&tree.at))
 }
 
 async fn list(call: &Call<'_>, tree: &Tree, name: &PackageName) -> Result<Response> {
@@ -358,9 +358,9 @@ fn is_public(head: &Head) -> bool {
     head.policy.visibility() == Visibility::Public
 }
 
-/// Asks whoever has no token for one in a tree where there is nothing for everybody: an owner's of whom nothing is public,
-/// and the tree of all if upstreams are not for everybody either. So a client that was given one sends it from the first
-/// request on, and finds by searching too what only its user may read.
+/// Asks whoever has no token for one before a search in a tree where there is nothing for everybody: an owner's of whom
+/// nothing is public, and the tree of all if upstreams are not for everybody either. So a client that was given one finds
+/// what its user may read.
 async fn expect_public(call: &Call<'_>, tree: &Tree) -> Result<()> {
     if call.caller.token().is_some() {
         return Ok(());

@@ -152,9 +152,10 @@ fn expect_token(call: &Call<'_>) -> Result<()> {
     if call.caller.id().is_none() { Err(unsigned()) } else { Ok(()) }
 }
 
+/// Clients come back without their key when it was refused, and show the second answer.
 fn unsigned() -> Error {
     Error::new(Kind::Unauthenticated, Subject::Package)
-        .saying("pushing a package needs a token as its API key or as the password of its source")
+        .saying("no valid token came along; push with one as the API key, or as the password of the source")
 }
 
 fn identity(nuspec: &Nuspec) -> Result<(PackageName, Version)> {
