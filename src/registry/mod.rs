@@ -29,6 +29,8 @@ pub mod artifact;
 pub mod document;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod histories;
 pub mod publish;
 pub mod removal;
 pub mod settings;
