@@ -438,6 +438,33 @@ impl Catalog {
         Ok(heads)
     }
 
+    /// Count of changes of packages made through this process.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        *self.epoch()
+    }
+
+    /// Shows every head of an ecosystem, of all owners, deleted ones too.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn each_head(&self, ecosystem: &str, mut show: impl FnMut(Arc<Head>) + Send) -> Result<()> {
+        const PAGE: usize = 1000;
+        let mut after = None;
+        loop {
+            let rows = OWN_NAMES.scan(&*self.0.store, Key::new().text(ecosystem), after, PAGE).await?;
+            for (_, id) in &rows {
+                if let Some(head) = self.head_by_id(id.value).await? {
+                    show(head);
+                }
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == PAGE => after = Some(key.clone()),
+                _ => return Ok(()),
+            }
+        }
+    }
+
     /// Heads of the live packages of a view whose names begin so, at most `limit`, in the order of
     /// their names. The caller of this function decides for each what its own caller may see.
     ///

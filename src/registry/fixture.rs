@@ -18,6 +18,7 @@ use crate::store::Store;
 use crate::store::memory::Memory;
 use crate::upstream::{self, Fetcher};
 use crate::usage::{self, Downloads};
+use crate::webhook::{self, Hooks};
 
 pub(crate) struct Fixture {
     pub(crate) registry: Arc<Registry>,
@@ -37,6 +38,7 @@ pub(crate) async fn fixture_on(truth: Arc<dyn Store>) -> Fixture {
     let blobs = Blobs::open(folder.path(), Arc::clone(&cache), clock.clone(), blob::Config::default()).await.unwrap();
     let identity = Arc::new(Identity::new(Arc::clone(&truth), clock.clone()));
     let downloads = Arc::new(Downloads::new(Arc::clone(&truth), clock.clone(), usage::Config::default()));
+    let hooks = Hooks::new(Arc::clone(&truth), clock.clone(), webhook::Config::default());
     let registry = Registry::new(Parts {
         config: Config::default(),
         access: access::Config::default(),
@@ -45,6 +47,7 @@ pub(crate) async fn fixture_on(truth: Arc<dyn Store>) -> Fixture {
         blobs: blobs.clone(),
         fetcher: Fetcher::new(upstream::Config::default(), cache, blobs, clock.clone()),
         upstreams: HashMap::new(),
+        hooks,
         clock,
     });
     Fixture { registry: Arc::new(registry), identity, _folder: folder }

@@ -23,6 +23,7 @@ use crate::name::{OwnerName, PackageKey, PackageName};
 use crate::observe::Trace;
 use crate::package::Visibility;
 use crate::upstream::{Fetcher, Upstream, Verdict};
+use crate::webhook::Hooks;
 
 pub mod arrival;
 pub mod artifact;
@@ -33,6 +34,7 @@ pub(crate) mod fixture;
 mod histories;
 pub mod publish;
 pub mod removal;
+pub mod roll;
 pub mod settings;
 pub mod source;
 pub mod transfer;
@@ -104,12 +106,16 @@ pub struct Registry {
     fetcher: Fetcher,
     /// Upstreams of each ecosystem, in order.
     upstreams: HashMap<String, Vec<Arc<Upstream>>>,
+    hooks: Hooks,
     clock: Clock,
     rendered: moka::future::Cache<PackageKey, Arc<document::Kept>>,
     parsed: moka::future::Cache<PackageKey, Parsed>,
     large_documents: Arc<tokio::sync::Semaphore>,
     /// Which upstream the files of a version came from, where no index says so.
     keepers: moka::sync::Cache<PackageKey, Arc<str>>,
+    /// The rolls of ecosystems that have one, and the files made of them.
+    rolls: roll::Rolls,
+    rolled: moka::sync::Cache<PackageKey, Arc<roll::Rolled>>,
     /// Changes of packages take turns, by the package's key.
     turns: Vec<tokio::sync::Mutex<()>>,
 }
@@ -137,6 +143,8 @@ pub struct Parts {
     pub fetcher: Fetcher,
     /// Upstreams of each ecosystem, in order.
     pub upstreams: HashMap<String, Vec<Arc<Upstream>>>,
+    /// Who is told of events.
+    pub hooks: Hooks,
     /// The present time.
     pub clock: Clock,
 }
@@ -204,7 +212,7 @@ impl Registry {
     /// Assembles the engine.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, access, catalog, identity, blobs, fetcher, upstreams, clock } = parts;
+        let Parts { config, access, catalog, identity, blobs, fetcher, upstreams, hooks, clock } = parts;
         let rendered = moka::future::Cache::builder()
             .max_capacity(config.rendered_cache_bytes)
             .weigher(|_, kept: &Arc<document::Kept>| kept.weight())
@@ -217,8 +225,30 @@ impl Registry {
             .build();
         let large_documents = Arc::new(tokio::sync::Semaphore::new(config.large_documents_at_once.max(1)));
         let keepers = moka::sync::Cache::new(KEEPERS_REMEMBERED);
+        let rolled = moka::sync::Cache::builder()
+            .max_capacity(config.rendered_cache_bytes)
+            .weigher(|_, rolled: &Arc<roll::Rolled>| rolled.weight())
+            .time_to_idle(std::time::Duration::from_secs(3600))
+            .build();
         let turns = std::iter::repeat_with(tokio::sync::Mutex::default).take(256).collect();
-        Self { config, access, catalog, identity, blobs, fetcher, upstreams, clock, rendered, parsed, large_documents, keepers, turns }
+        Self {
+            config,
+            access,
+            catalog,
+            identity,
+            blobs,
+            fetcher,
+            upstreams,
+            hooks,
+            clock,
+            rendered,
+            parsed,
+            large_documents,
+            keepers,
+            rolls: roll::Rolls::default(),
+            rolled,
+            turns,
+        }
     }
 
     /// The limits.
@@ -243,6 +273,12 @@ impl Registry {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Who is told of events.
+    #[must_use]
+    pub fn hooks(&self) -> &Hooks {
+        &self.hooks
     }
 
     /// Stored bytes.

@@ -253,9 +253,15 @@ impl Registry {
         let (batch, events) = self.told(actor, change).await?;
         let applied = self.catalog.commit(&package, batch).await?;
         if applied == Applied::Yes {
-            events.iter().for_each(log);
+            self.tell_of(&events);
         }
         Ok(applied)
+    }
+
+    /// Logs events whose batch is committed, and says that there is something to be told.
+    pub(super) fn tell_of(&self, events: &[Event]) {
+        events.iter().for_each(log);
+        self.hooks.announce();
     }
 
     /// A change's batch together with the events that tell of it.
@@ -323,7 +329,7 @@ impl Registry {
 }
 
 /// The audit log's line: who did what to which package, with which token, from where.
-pub(super) fn log(event: &Event) {
+fn log(event: &Event) {
     tracing::info!(
         target: event::TARGET,
         event = event.id,

@@ -234,6 +234,7 @@ async fn account(names: &mut Names<'_>, event: &AccountEvent) -> Outcome<Map<Str
         "subject_token_id": about.token,
         "token_scopes": about.scopes,
         "pattern": about.pattern,
+        "hook_id": about.hook,
     })));
     Ok(item)
 }

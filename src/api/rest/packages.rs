@@ -13,11 +13,12 @@ use super::{Call, done, known, shown};
 use crate::access::{self, Action, Grant, RepositoryPolicy, Target};
 use crate::catalog::{Head, View};
 use crate::ecosystem::{self, Ecosystem};
-use crate::error::{Kind, Subject};
+use crate::error::{Kind, Result, Subject};
 use crate::http::Response;
 use crate::identity::{Account, Caller, Repository};
 use crate::name::{OwnerName, PackageName};
 use crate::package::{Package, Role, Visibility};
+use crate::registry::Registry;
 
 /// Packages of an owner that are looked at before another task may run.
 const CHUNK: usize = 500;
@@ -172,7 +173,7 @@ pub(super) async fn find(call: &Call<'_>, action: Action) -> Outcome<Found> {
 pub(super) async fn find_any(call: &Call<'_>, action: Action) -> Outcome<Found> {
     let owner = call.owner().await?;
     let ecosystem = ecosystem::of_type(call.parameter("package_type")).ok_or_else(Refusal::not_found)?;
-    let head = head(call, &owner, ecosystem, call.parameter("package_name")).await?.ok_or_else(Refusal::not_found)?;
+    let head = head(call.registry, &owner, ecosystem, call.parameter("package_name")).await?.ok_or_else(Refusal::not_found)?;
     if head.package.deleted_at.is_some() && !manages(call.caller, &head) {
         return Err(Refusal::not_found());
     }
@@ -182,10 +183,10 @@ pub(super) async fn find_any(call: &Call<'_>, action: Action) -> Outcome<Found> 
 }
 
 /// An owner's package of the name that GitHub's API would give it.
-async fn head(call: &Call<'_>, owner: &Account, ecosystem: &'static dyn Ecosystem, short: &str) -> Outcome<Option<Arc<Head>>> {
+async fn head(registry: &Registry, owner: &Account, ecosystem: &'static dyn Ecosystem, short: &str) -> Result<Option<Arc<Head>>> {
     for name in ecosystem.full_names(short, &owner.login) {
         let Ok(name) = PackageName::new(&name) else { continue };
-        let head = call.registry.catalog().head_in(View::Owner(owner.id), ecosystem.info().name, &name).await?;
+        let head = registry.catalog().head_in(View::Owner(owner.id), ecosystem.info().name, &name).await?;
         if head.is_some() {
             return Ok(head);
         }
@@ -200,7 +201,7 @@ async fn view(
     ecosystem: &'static dyn Ecosystem,
     package: &Package,
 ) -> Outcome<serde_json::Map<String, serde_json::Value>> {
-    let name = shown_name(call, owner, ecosystem, package).await?;
+    let name = shown_name(call.registry, owner, ecosystem, package).await?;
     let repository = linked(call, owner, package).await?;
     let downloads = call.registry.catalog().downloads().total(package.id, None).await?;
     let shown = Shown { package, ecosystem, name: &name, owner, repository: repository.as_ref(), downloads };
@@ -208,9 +209,14 @@ async fn view(
 }
 
 /// A package's name in the API: the short one, unless another package of the owner has it.
-pub(super) async fn shown_name(call: &Call<'_>, owner: &Account, ecosystem: &'static dyn Ecosystem, package: &Package) -> Outcome<String> {
+pub(crate) async fn shown_name(
+    registry: &Registry,
+    owner: &Account,
+    ecosystem: &'static dyn Ecosystem,
+    package: &Package,
+) -> Result<String> {
     if let Some(short) = ecosystem.short_name(&package.name, &owner.login)
-        && head(call, owner, ecosystem, &short).await?.is_some_and(|head| head.package.id == package.id)
+        && head(registry, owner, ecosystem, &short).await?.is_some_and(|head| head.package.id == package.id)
     {
         return Ok(short.into_owned());
     }
