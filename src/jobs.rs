@@ -321,6 +321,7 @@ mod tests {
     use crate::name::{OwnerName, RepositoryName};
     use crate::package::{HookId, Visibility};
     use crate::registry::fixture;
+    use crate::store::Batch;
     use crate::webhook::{Draft, Hook, Settings};
 
     #[tokio::test]
@@ -350,7 +351,7 @@ mod tests {
             audit: event::Config::default(),
         };
         assert_eq!(jobs.clear_webhooks().await.unwrap(), 0);
-        identity.delete_repository(web, crate::store::Batch::new()).await.unwrap();
+        identity.delete_repository(web, Batch::new()).await.unwrap();
         assert_eq!(jobs.clear_webhooks().await.unwrap(), 1);
         let left = hooks.all(None, 10).await.unwrap();
         assert_eq!(left.iter().map(|hook| hook.target).collect::<Vec<_>>(), [Target::Organisation(acme)]);

@@ -253,13 +253,13 @@ impl Registry {
         let (batch, events) = self.told(actor, change).await?;
         let applied = self.catalog.commit(&package, batch).await?;
         if applied == Applied::Yes {
-            self.tell_of(&events);
+            self.announce(&events);
         }
         Ok(applied)
     }
 
-    /// Logs events whose batch is committed, and says that there is something to be told.
-    pub(super) fn tell_of(&self, events: &[Event]) {
+    /// Tells of events that are committed: the log, and whoever waits for webhooks.
+    pub(super) fn announce(&self, events: &[Event]) {
         events.iter().for_each(log);
         self.hooks.announce();
     }
@@ -329,7 +329,7 @@ impl Registry {
 }
 
 /// The audit log's line: who did what to which package, with which token, from where.
-fn log(event: &Event) {
+pub(super) fn log(event: &Event) {
     tracing::info!(
         target: event::TARGET,
         event = event.id,

@@ -92,7 +92,7 @@ impl Registry {
             let moved = self.identity().transfer_repository(id, to.id, name.clone(), keeps_role(caller, to), batch).await?;
             drop(forget);
             if let Some(repository) = moved {
-                self.tell_of(&events);
+                self.announce(&events);
                 return Ok(repository);
             }
         }
@@ -119,7 +119,7 @@ impl Registry {
             let deleted = self.identity().delete_repository(id, batch).await?;
             drop(forget);
             if deleted {
-                self.tell_of(&events);
+                self.announce(&events);
                 return Ok(());
             }
         }
@@ -160,7 +160,7 @@ impl Registry {
             let package = change.package.clone();
             let (batch, events) = self.told(Actor::current(), change).await?;
             if self.catalog().commit(&package, batch).await? == Applied::Yes {
-                self.tell_of(&events);
+                self.announce(&events);
                 return Ok(());
             }
             head = self.catalog().head_by_id(package.id).await?.ok_or_else(|| Error::not_found(Subject::Package))?;

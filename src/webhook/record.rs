@@ -144,11 +144,14 @@ pub enum PackageAction {
     VisibilityChanged,
     /// Its link to a repository changed, or whether it takes its roles from there.
     Linked,
+    /// It went to another owner; told to the new one.
+    Moved,
 }
 
 impl PackageAction {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Published, Self::Updated, Self::Deleted, Self::Restored, Self::VisibilityChanged, Self::Linked];
+    pub const ALL: [Self; 7] =
+        [Self::Published, Self::Updated, Self::Deleted, Self::Restored, Self::VisibilityChanged, Self::Linked, Self::Moved];
 
     /// What GitHub tells of.
     #[must_use]
@@ -166,7 +169,8 @@ impl PackageAction {
             Deed::Restored => Some(Self::Restored),
             Deed::VisibilityChanged => Some(Self::VisibilityChanged),
             Deed::Linked => Some(Self::Linked),
-            Deed::RolesChanged | Deed::Starred | Deed::Moved => None,
+            Deed::Moved => Some(Self::Moved),
+            Deed::RolesChanged | Deed::Starred => None,
         }
     }
 
@@ -180,6 +184,7 @@ impl PackageAction {
             Self::Restored => "restored",
             Self::VisibilityChanged => "visibility_changed",
             Self::Linked => "linked",
+            Self::Moved => "moved",
         }
     }
 }

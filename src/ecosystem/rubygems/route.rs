@@ -179,7 +179,7 @@ pub fn gem(name: &str) -> Result<PackageName> {
 }
 
 /// The names that a gem with this full name may have, the likeliest first: those after which
-/// a version follows, and then nothing or a platform.
+/// a version follows, and then a platform, or nothing.
 #[must_use]
 pub fn candidates(full: &str) -> Vec<PackageName> {
     let mut found: Vec<(u8, PackageName)> = Vec::new();
@@ -189,7 +189,11 @@ pub fn candidates(full: &str) -> Vec<PackageName> {
         if !super::version::is_valid(version) {
             continue;
         }
-        let rank = u8::from(platform.is_some_and(|platform| !is_platform(platform)));
+        let rank = match platform {
+            Some(platform) if is_platform(platform) => 0,
+            None => 1,
+            Some(_) => 2,
+        };
         found.extend(gem(&full[..at]).ok().map(|name| (rank, name)));
     }
     found.sort_by_key(|(rank, _)| *rank);
