@@ -31,6 +31,8 @@ pub mod content;
 pub mod document;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod histories;
 pub mod publish;
 pub mod removal;
 pub mod roll;
