@@ -28,6 +28,7 @@ pub mod arrival;
 pub mod artifact;
 pub mod content;
 pub mod document;
+pub mod family;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod publish;
@@ -38,6 +39,7 @@ pub mod source;
 pub use artifact::{Artifact, Content, Location};
 pub use content::Needs;
 pub use document::{Rendered, Topic};
+pub use family::Tagging;
 pub use settings::Settings;
 pub use source::Plan;
 
