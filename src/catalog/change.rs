@@ -401,9 +401,9 @@ pub fn extend(head: &Head, stored: &Stored<Version>, extension: Extension, now: 
 /// # Errors
 /// As [`edit`].
 pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option<(Tag, String)>, now: Timestamp) -> Result<Change> {
-    let gone = |number: &str| versions.iter().any(|stored| stored.value.number == number);
-    let change = remove(head, versions, now, |package| {
-        package.tags.retain(|_, number| !gone(number));
+    let gone: HashSet<&str> = versions.iter().map(|stored| stored.value.number.as_str()).collect();
+    let change = remove(head, versions, mark(head, now), |package| {
+        package.tags.retain(|_, number| !gone.contains(number.as_str()));
         package.versions = package.versions.saturating_sub(versions.len() as u64);
         package.tags.extend(moving);
     })?;
@@ -416,12 +416,16 @@ pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option
 /// # Errors
 /// As [`edit`].
 pub fn delete_package(head: &Head, live: &[Stored<Version>], now: Timestamp) -> Result<Change> {
-    // The mark tells what was deleted together from what was deleted before, so it is like no earlier one.
-    let mark = now.max(head.package.updated_at.plus(Duration::from_millis(1)));
+    let mark = mark(head, now);
     remove(head, live, mark, |package| {
         package.deleted_at = Some(mark);
         package.versions = 0;
     })
+}
+
+/// When something is deleted. It tells what was deleted together from what was deleted before, so it is like no earlier one.
+fn mark(head: &Head, now: Timestamp) -> Timestamp {
+    now.max(head.package.updated_at.plus(Duration::from_millis(1)))
 }
 
 /// Of all versions of a deleted package, those that were deleted together with it.
@@ -459,35 +463,35 @@ pub fn purge(head: &Head, versions: &[Stored<Version>], now: Timestamp) -> Resul
     Ok(batch)
 }
 
-/// Restores a deleted version of a live package. `default` is a tag to set if the package has none of that name.
+/// Restores deleted versions of a live package. `default` is a tag to set if the package has none of that name.
 ///
 /// # Errors
-/// [`Conflict`](crate::error::Kind::Conflict) when the package is deleted, the
+/// [`Conflict`](crate::error::Kind::Conflict) when the package is deleted, a
 /// version is not, or a live version has a file of the same name.
-pub fn restore_version(
+pub fn restore_versions(
     head: &Head,
     live: &[Stored<Version>],
-    deleted: &Stored<Version>,
+    deleted: &[Stored<Version>],
     default: Option<(Tag, String)>,
     now: Timestamp,
 ) -> Result<Change> {
     if head.package.deleted_at.is_some() {
         return Err(Error::conflict(Subject::Package, "the package is deleted; restore the package"));
     }
-    if deleted.value.deleted_at.is_none() {
+    if deleted.iter().any(|stored| stored.value.deleted_at.is_none()) {
         return Err(Error::conflict(Subject::Version, "the version is not deleted"));
     }
     let taken: HashSet<&str> = live.iter().flat_map(|stored| &stored.value.files).map(|file| file.name.as_str()).collect();
-    if let Some(file) = deleted.value.files.iter().find(|file| taken.contains(file.name.as_str())) {
+    if let Some(file) = deleted.iter().flat_map(|stored| &stored.value.files).find(|file| taken.contains(file.name.as_str())) {
         let text = format!("the file name {} is another version's now; delete that version first", file.name);
         return Err(Error::conflict(Subject::File, text));
     }
-    let change = bring_back(head, std::slice::from_ref(deleted), default, now)?;
-    Ok(Change { versions: vec![about(deleted)], ..change })
+    let change = bring_back(head, deleted, default, now)?;
+    Ok(Change { versions: deleted.iter().map(about).collect(), ..change })
 }
 
 /// Restores a deleted package with the versions that were [deleted together with
-/// it](deleted_together), and its tags. `default` is as for [`restore_version`].
+/// it](deleted_together), and its tags. `default` is as for [`restore_versions`].
 ///
 /// # Errors
 /// [`Conflict`](crate::error::Kind::Conflict) when the package is not deleted, or

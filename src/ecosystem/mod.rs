@@ -16,7 +16,7 @@ use crate::format::BaseUrl;
 use crate::http::{Method, Response};
 use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{Package, Version};
-use crate::registry::Call;
+use crate::registry::{Call, Tagging};
 
 pub mod maven;
 pub mod npm;
@@ -145,6 +145,12 @@ pub trait Ecosystem: Send + Sync {
         None
     }
 
+    /// The number of the version that whatever has this tag is about, where clients make tags from numbers.
+    fn tag_subject(&self, tag: &Tag) -> Option<String> {
+        let _ = tag;
+        None
+    }
+
     /// How GitHub's API names an owner's package, where that differs from its own name.
     fn short_name<'a>(&self, name: &'a PackageName, owner: &OwnerName) -> Option<Cow<'a, str>> {
         let _ = (name, owner);
@@ -176,6 +182,16 @@ pub trait Ecosystem: Send + Sync {
 
     /// The lines that point its clients at a mount.
     fn clients(&self, base: &BaseUrl) -> Vec<Snippet>;
+}
+
+impl Tagging for dyn Ecosystem {
+    fn default(&self, numbers: &[&str]) -> Option<(Tag, String)> {
+        self.default_tag(numbers)
+    }
+
+    fn subject(&self, tag: &Tag) -> Option<String> {
+        self.tag_subject(tag)
+    }
 }
 
 /// The ecosystem of a name.

@@ -29,6 +29,7 @@ pub mod arrival;
 pub mod artifact;
 pub mod content;
 pub mod document;
+pub mod family;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub mod transfer;
 pub use artifact::{Artifact, Content, Location};
 pub use content::Needs;
 pub use document::{Rendered, Topic};
+pub use family::{Tagging, Untagged};
 pub use settings::Settings;
 pub use source::Plan;
 

@@ -22,7 +22,7 @@ use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
 use crate::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, reply};
 use crate::identity::Caller;
-use crate::name::{OwnerName, PackageName};
+use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{Version, Visibility};
 use crate::registry::publish::Publishing;
 use crate::registry::{Artifact, Call};
@@ -98,6 +98,11 @@ impl Ecosystem for Oci {
         let (name, rest) = text.strip_suffix('*').map_or((text, ""), |name| (name.trim_end_matches('/'), "*"));
         route::parse_name(name)?;
         Ok(if rest.is_empty() { name.to_owned() } else { text.to_owned() })
+    }
+
+    /// Signatures and lists of referrers lie under such tags.
+    fn tag_subject(&self, tag: &Tag) -> Option<String> {
+        referrers::tag_subject(tag.as_str())
     }
 
     /// GitHub leaves the owner out.
