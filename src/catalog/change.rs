@@ -175,6 +175,10 @@ pub fn publish_related(
     match former {
         Some(former) => {
             relations::release(&mut batch, package.id, &former.value, &record.relations.contents);
+            let kept = |old: &File| draft.files.iter().any(|new| (&new.name, &new.sha256) == (&old.name, &old.sha256));
+            for file in former.value.files.iter().filter(|file| !kept(file)) {
+                BLOB_REFERENCES.delete(&mut batch, blob_key(&file.sha256, package.id, version, &file.name));
+            }
             VERSIONS.unchanged(&mut batch, key(), former);
         }
         None => VERSIONS.absent(&mut batch, key()),
