@@ -109,6 +109,7 @@ impl Data {
 
     /// Writes what is in memory and closes the stores.
     pub fn close(&self) {
+        self.blobs.end_sessions();
         self.truth.close();
         self.cache.close();
     }

@@ -37,7 +37,7 @@ pub struct Jobs {
     pub hooks: Hooks,
     /// How long what was deleted can be restored.
     pub restorable: Duration,
-    /// How long the files of a version that nothing completes are kept.
+    /// How long the files of a version that nothing completes, and uploads that no version names, are kept.
     pub unfinished: Duration,
     /// How long it is known what happened.
     pub audit: event::Config,
@@ -61,6 +61,17 @@ struct Job {
 
 static TABLE: &[Job] = &[
     Job { name: "flush", every: Duration::from_secs(5), run: |jobs| async move { jobs.flush().await }.boxed() },
+    Job {
+        name: "uploads",
+        every: Duration::from_secs(60),
+        run: |jobs| {
+            async move {
+                jobs.blobs.tidy_sessions().await;
+                Ok(())
+            }
+            .boxed()
+        },
+    },
     Job { name: "count", every: Duration::from_secs(30), run: |jobs| async move { jobs.count().await }.boxed() },
     Job { name: "evict", every: Duration::from_secs(15), run: |jobs| async move { jobs.evict().await.map(drop) }.boxed() },
     Job {
@@ -184,16 +195,17 @@ impl Jobs {
         Ok(purged)
     }
 
-    /// Gives up files of versions that nothing has completed; returns how many.
+    /// Gives up files of versions that nothing has completed, and uploads that no version has named; returns how many.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn give_up_unfinished(&self) -> Result<usize> {
-        let given_up = self.catalog.give_up_staged(self.ago(self.unfinished)).await?;
-        if given_up > 0 {
-            tracing::info!(files = given_up, "gave up files of versions that were never completed");
+        let before = self.ago(self.unfinished);
+        let (files, uploads) = (self.catalog.give_up_staged(before).await?, self.catalog.give_up_uploads(before).await?);
+        if files + uploads > 0 {
+            tracing::info!(files, uploads, "gave up files of versions that were never completed, and uploads that none names");
         }
-        Ok(given_up)
+        Ok(files + uploads)
     }
 
     fn ago(&self, window: Duration) -> Timestamp {
@@ -274,6 +286,7 @@ impl Jobs {
             }
             Upkeep::Gc => {
                 let purged = self.purge().await?;
+                self.blobs.tidy_sessions().await;
                 self.give_up_unfinished().await?;
                 let evicted = self.evict().await?;
                 // Twice: the first sweep marks what the second may take.

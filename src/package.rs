@@ -240,15 +240,70 @@ pub struct Version {
     pub manifest: Box<RawValue>,
     /// Its files.
     pub files: Vec<File>,
+    /// What of its package it shares with other versions or refers to.
+    #[serde(default, skip_serializing_if = "Relations::is_empty")]
+    pub relations: Relations,
     /// The publisher's warning against using it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deprecated: Option<String>,
     /// Set when it is deleted. The record stays: the number is never reused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,
+    /// The tags that pointed at it when it was deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_tags: Vec<Tag>,
     /// Whether its files were given up after it was deleted, so that it cannot come back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub purged: bool,
+}
+
+/// How a version hangs together with others of its package.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Relations {
+    /// Content that versions may share, each once: the layers of an image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<Content>,
+    /// The numbers of the versions that it is made of, each once: the images of an index.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<String>,
+    /// The number of the version that it is about, which need not be there: the image of a signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+}
+
+impl Relations {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.contents.is_empty() && self.parts.is_empty() && self.subject.is_none()
+    }
+}
+
+/// Content that is asked for by its digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// The digest that it is asked for by.
+    pub digest: Digest,
+    /// Length in bytes.
+    pub size: u64,
+    /// The digest that names its blob, where that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<Digest>,
+}
+
+impl Content {
+    /// Content of a digest, kept in the blob that `sha256` names.
+    #[must_use]
+    pub fn new(digest: Digest, size: u64, sha256: Digest) -> Self {
+        Self { digest, size, sha256: Some(sha256).filter(|sha256| *sha256 != digest) }
+    }
+
+    /// The digest that names its blob.
+    #[must_use]
+    pub fn blob(&self) -> &Digest {
+        self.sha256.as_ref().unwrap_or(&self.digest)
+    }
 }
 
 /// A file of a version.

@@ -62,6 +62,18 @@ pub fn grant_create<'a>(caller: &Caller, target: impl Into<Target<'a>>, owner: O
     Ok(Grant::of(caller, target.into(), Action::Write))
 }
 
+/// Decides the reading of what the caller has brought for a package that nobody has made yet.
+///
+/// # Errors
+/// `Unauthenticated` for the anonymous caller, `Forbidden` for a token without `read:packages`.
+pub fn grant_own<'a>(caller: &Caller, target: impl Into<Target<'a>>) -> Result<Grant> {
+    match caller {
+        Caller::Anonymous => Err(Error::new(Kind::Unauthenticated, Subject::Package)),
+        Caller::Signed(signed) if !signed.scopes.allow(Scope::ReadPackages) => Err(lacks_scope(Scope::ReadPackages)),
+        _ => Ok(Grant::of(caller, target.into(), Action::Read)),
+    }
+}
+
 /// Decides an action on a name that only the upstreams have. They can be read, by
 /// everyone where `anonymous` ([`Config::anonymous_proxy`](super::Config)) says so, and never changed.
 ///

@@ -42,7 +42,7 @@ pub(crate) mod model;
 #[cfg(test)]
 mod tests;
 
-pub use grant::{Grant, Target, grant, grant_create, grant_upstream};
+pub use grant::{Grant, Target, grant, grant_create, grant_own, grant_upstream};
 
 /// What the operator decides for the whole server.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

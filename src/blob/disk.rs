@@ -239,6 +239,13 @@ impl Temporary {
         Ok(rustix::fs::openat(&self.disk.temporaries, name, flags, Mode::empty())?.into())
     }
 
+    /// Opens the file again, to write on at its end.
+    pub(super) fn reopen(&self) -> io::Result<File> {
+        let name = self.name.as_deref().unwrap_or_default();
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.disk.temporaries, name, flags, Mode::empty())?.into())
+    }
+
     /// Gives the file its blob's name, over an older one: equal content by name,
     /// and this copy was hashed just now, so it also heals one that is damaged.
     pub(super) fn into_place(mut self, id: &Id) -> io::Result<()> {

@@ -8,7 +8,7 @@
 //!
 //! - `disk` knows files and folders, `index` the cached blobs, `lease` what is in use.
 //! - [`BlobWriter`] stores bytes, [`Blob`] reads them, [`Spool`] lets many read what is
-//!   still being fetched.
+//!   still being fetched. `session` is a blob that is written over several requests.
 //! - `sweep` removes, `verify` checks.
 //!
 //! The disk has to hold the truth first: cached blobs stop being written when free
@@ -37,6 +37,7 @@ mod disk;
 mod index;
 mod lease;
 mod read;
+mod session;
 mod spool;
 mod sweep;
 mod verify;
@@ -44,6 +45,7 @@ mod write;
 
 pub use lease::Lease;
 pub use read::Blob;
+pub use session::{Holder, SessionWriter};
 pub use spool::{Expect, Filler, Finished, Kept, Spool};
 pub use sweep::{EvictReport, SweepReport};
 pub use verify::VerifyReport;
@@ -79,6 +81,12 @@ pub struct Config {
     /// Most files that sweeping and evicting remove in a second: after mass removal, ext4 makes
     /// new files ten times slower for half a minute.
     pub remove_files_per_second: u32,
+    /// Most uploads over several requests that are under way at once.
+    pub upload_sessions: usize,
+    /// Most of them of one user.
+    pub upload_sessions_per_user: usize,
+    /// How long such an upload is kept that nobody goes on with.
+    pub upload_idle_seconds: u64,
 }
 
 impl Default for Config {
@@ -96,6 +104,9 @@ impl Default for Config {
             idle_buffer_bytes: 8 << 20,
             lease_seconds: 300,
             remove_files_per_second: 500,
+            upload_sessions: 10_000,
+            upload_sessions_per_user: 2000,
+            upload_idle_seconds: 3600,
         }
     }
 }
@@ -125,6 +136,7 @@ struct Inner {
     proved: Proved,
     /// Fills in progress; they share [`Config::spool_ahead_bytes`].
     fills: AtomicUsize,
+    sessions: session::Sessions,
 }
 
 /// What a blob in memory costs.
@@ -184,6 +196,7 @@ impl Blobs {
             buffers: Arc::new(Buffers::new(idle)),
             proved: Proved::default(),
             fills: AtomicUsize::new(0),
+            sessions: session::Sessions::default(),
             config,
             clock,
             store,
@@ -370,6 +383,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal(Subject::Blob, error)))
 }
 
+#[cfg(test)]
+mod session_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -343,7 +343,7 @@ pub(super) async fn read_whole(file: &Arc<File>, size: u64) -> io::Result<Bytes>
     tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
 }
 
-fn read_some(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+pub(super) fn read_some(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
         match file.read_at(&mut buffer[read..], position + read as u64) {

@@ -11,10 +11,13 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::disk::{self, Disk, Temporary, failed, full};
-use super::read::Stamp;
+use super::read::{Stamp, read_some};
 use super::{Blobs, Lease, Purpose, blocking, id_of};
-use crate::digest::{Algorithm, Digests, Hasher};
+use crate::digest::{Algorithm, Digest, Digests, Hasher};
 use crate::error::{Error, Kind, Result, Subject};
+
+/// What is read at once of a file that has to be hashed again.
+const READ_BYTES: usize = 256 << 10;
 
 /// A blob that is being written. Dropping it removes what was written.
 pub struct BlobWriter {
@@ -41,11 +44,22 @@ impl BlobWriter {
         Self { blobs, purpose, limit_bytes, written: 0, collected: Vec::new(), collected_bytes: 0, progress }
     }
 
+    /// Adds an algorithm to those wanted, unless bytes were taken already.
+    pub(super) fn want(&mut self, algorithm: Algorithm) {
+        if self.written == 0
+            && let Progress::Idle(sink) = &mut self.progress
+        {
+            sink.hasher = Hasher::new(&[algorithm]);
+        }
+    }
+
     /// Takes the next bytes. Waits while the disk is more than a part behind.
     ///
     /// # Errors
     /// [`Kind::TooLarge`] past the limit; [`Kind::Unavailable`] with [`Subject::Blob`] when the disk is full.
     /// After an error the blob cannot be completed.
+    ///
+    /// A caller that stops waiting loses nothing: the bytes are taken, and the next call goes on.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.written = self.written.saturating_add(bytes.len() as u64);
         if self.written > self.limit_bytes {
@@ -55,9 +69,35 @@ impl BlobWriter {
         self.collected_bytes += bytes.len();
         self.collected.push(bytes);
         if self.collected_bytes as u64 >= self.blobs.0.config.write_coalesce_bytes {
-            let mut sink = self.sink().await?;
-            let frames = std::mem::take(&mut self.collected);
-            self.collected_bytes = 0;
+            self.write_collected().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is collected and holds no more than a name and a hash until the next write.
+    /// A caller may stop waiting, as for [`BlobWriter::write`].
+    ///
+    /// # Errors
+    /// As [`BlobWriter::write`].
+    pub async fn pause(&mut self) -> Result<()> {
+        if !self.collected.is_empty() {
+            self.write_collected().await?;
+        }
+        self.settle().await?.close();
+        Ok(())
+    }
+
+    /// Whether a part is in memory or a file open; [`BlobWriter::pause`] changes that.
+    pub(super) fn is_paused(&self) -> bool {
+        self.collected.is_empty() && matches!(&self.progress, Progress::Idle(sink) if sink.is_closed())
+    }
+
+    /// Starts to write what is collected, once the part before it is written.
+    async fn write_collected(&mut self) -> Result<()> {
+        self.settle().await?;
+        let frames = std::mem::take(&mut self.collected);
+        self.collected_bytes = 0;
+        if let Progress::Idle(mut sink) = std::mem::replace(&mut self.progress, Progress::Broken) {
             self.progress = Progress::Writing(tokio::task::spawn_blocking(move || {
                 sink.write(&frames)?;
                 Ok(sink)
@@ -77,7 +117,8 @@ impl BlobWriter {
     /// # Errors
     /// As [`BlobWriter::write`].
     pub async fn finish(mut self) -> Result<Staged> {
-        let mut sink = self.sink().await?;
+        self.settle().await?;
+        let Progress::Idle(mut sink) = std::mem::replace(&mut self.progress, Progress::Broken) else { return Err(broken()) };
         let frames = std::mem::take(&mut self.collected);
         let (blobs, purpose, size) = (self.blobs.clone(), self.purpose, self.written);
         blocking(move || {
@@ -89,14 +130,22 @@ impl BlobWriter {
         .await
     }
 
-    /// The sink, once it is idle.
-    async fn sink(&mut self) -> Result<Box<Sink>> {
-        match std::mem::replace(&mut self.progress, Progress::Broken) {
+    /// The sink, once it is idle. Who stops waiting leaves the part to be waited for by the next.
+    async fn settle(&mut self) -> Result<&mut Sink> {
+        if let Progress::Writing(part) = &mut self.progress {
+            let written = part.await.map_err(|error| Error::internal(Subject::Blob, error)).and_then(|written| written);
+            self.progress = Progress::Broken;
+            self.progress = Progress::Idle(written?);
+        }
+        match &mut self.progress {
             Progress::Idle(sink) => Ok(sink),
-            Progress::Writing(part) => part.await.map_err(|error| Error::internal(Subject::Blob, error))?,
-            Progress::Broken => Err(Error::internal(Subject::Blob, "written to after an error")),
+            _ => Err(broken()),
         }
     }
+}
+
+fn broken() -> Error {
+    Error::internal(Subject::Blob, "written to after an error")
 }
 
 /// A blob that is written whole and hashed, to be kept or dropped.
@@ -120,6 +169,30 @@ impl Staged {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Its digest of an algorithm. One that was not asked for in time costs a reading of all of it.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn digest(&self, algorithm: Algorithm) -> Result<Digest> {
+        if let Some(digest) = self.digests.get(algorithm) {
+            return Ok(digest);
+        }
+        let file = self.open()?;
+        let found = blocking(move || {
+            let (mut hasher, mut buffer, mut position) = (Hasher::new(&[algorithm]), vec![0; READ_BYTES], 0);
+            loop {
+                match read_some(&file, &mut buffer, position).map_err(failed)? {
+                    0 => return Ok(hasher.finish().get(algorithm)),
+                    read => {
+                        hasher.update(&buffer[..read]);
+                        position += read as u64;
+                    }
+                }
+            }
+        });
+        found.await?.ok_or_else(|| Error::internal(Subject::Blob, "a digest was not computed"))
     }
 
     /// Opens the content from its beginning, to be read on a blocking thread.
@@ -172,7 +245,9 @@ pub(super) struct Sink {
     /// Free bytes that must be left on the disk.
     reserve_bytes: u64,
     hasher: Hasher,
-    file: Option<(Temporary, File)>,
+    temporary: Option<Temporary>,
+    /// Closed between the requests of an upload that takes several.
+    file: Option<File>,
 }
 
 impl Sink {
@@ -181,7 +256,7 @@ impl Sink {
             Purpose::Hosted => blobs.0.config.metadata_reserve_bytes,
             Purpose::Cached => blobs.0.config.hosted_reserve_bytes.max(blobs.0.config.metadata_reserve_bytes),
         };
-        Self { disk: Arc::clone(&blobs.0.disk), reserve_bytes, hasher: Hasher::new(further), file: None }
+        Self { disk: Arc::clone(&blobs.0.disk), reserve_bytes, hasher: Hasher::new(further), temporary: None, file: None }
     }
 
     /// Takes in the frames and writes them.
@@ -207,11 +282,25 @@ impl Sink {
 
     /// The file; it is made when it is first asked for.
     pub(super) fn file(&mut self) -> Result<&File> {
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => self.disk.temporary().map_err(failed)?,
+        let file = match (self.file.take(), &self.temporary) {
+            (Some(file), _) => file,
+            (None, Some(temporary)) => temporary.reopen().map_err(failed)?,
+            (None, None) => {
+                let (temporary, file) = self.disk.temporary().map_err(failed)?;
+                self.temporary = Some(temporary);
+                file
+            }
         };
-        Ok(&self.file.insert(file).1)
+        Ok(self.file.insert(file))
+    }
+
+    /// Closes the file, until it is asked for again.
+    fn close(&mut self) {
+        self.file = None;
+    }
+
+    fn is_closed(&self) -> bool {
+        self.file.is_none()
     }
 
     /// The digests of all that was taken in, once.
@@ -222,7 +311,7 @@ impl Sink {
     /// The file.
     pub(super) fn finish(mut self) -> Result<(Temporary, File)> {
         self.file()?;
-        self.file.ok_or_else(|| Error::internal(Subject::Blob, "no file"))
+        self.temporary.zip(self.file).ok_or_else(|| Error::internal(Subject::Blob, "no file"))
     }
 }
 

@@ -16,13 +16,13 @@ use serde_json::value::RawValue;
 use super::links;
 use super::{
     BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWN_NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key,
-    listed_key, name_key, own_name_key, owned_key, owner_key, package_key, version_key,
+    listed_key, name_key, own_name_key, owned_key, owner_key, package_key, relations, version_key,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, Subject};
 use crate::event::{About, Deed};
 use crate::name::{PackageName, Tag};
-use crate::package::{AccountId, File, Package, PackageId, Principal, RepositoryId, Role, Version, VersionId, Visibility};
+use crate::package::{AccountId, File, Package, PackageId, Principal, Relations, RepositoryId, Role, Version, VersionId, Visibility};
 use crate::store::Batch;
 use crate::store::table::Stored;
 
@@ -108,7 +108,22 @@ pub struct New {
 /// # Errors
 /// When a record cannot be encoded.
 pub fn publish(head: Option<&Head>, draft: &Draft, ids: New, now: Timestamp) -> Result<Change> {
-    let version = ids.version;
+    publish_related(head, draft, Relations::default(), None, ids, now)
+}
+
+/// As [`publish`], with a version's relations, and in the place of a deleted version of the same number.
+///
+/// # Errors
+/// As [`publish`]; [`Forbidden`](crate::error::Kind::Forbidden) when a tag may not move.
+pub fn publish_related(
+    head: Option<&Head>,
+    draft: &Draft,
+    relations: Relations,
+    former: Option<&Stored<Version>>,
+    ids: New,
+    now: Timestamp,
+) -> Result<Change> {
+    let version = former.map_or(ids.version, |former| former.value.id);
     let mut batch = Batch::new();
     let mut package = if let Some(head) = head {
         PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
@@ -150,12 +165,25 @@ pub fn publish(head: Option<&Head>, draft: &Draft, ids: New, now: Timestamp) -> 
         updated_at: now,
         manifest: draft.manifest.clone(),
         files: draft.files.clone(),
+        relations,
         deprecated: None,
         deleted_at: None,
+        lost_tags: Vec::new(),
         purged: false,
     };
-    VERSIONS.absent(&mut batch, version_key(package.id, &draft.number));
-    VERSIONS.put(&mut batch, version_key(package.id, &draft.number), &record)?;
+    let key = || version_key(package.id, &draft.number);
+    match former {
+        Some(former) => {
+            relations::release(&mut batch, package.id, &former.value, &record.relations.contents);
+            let kept = |old: &File| draft.files.iter().any(|new| (&new.name, &new.sha256) == (&old.name, &old.sha256));
+            for file in former.value.files.iter().filter(|file| !kept(file)) {
+                BLOB_REFERENCES.delete(&mut batch, blob_key(&file.sha256, package.id, version, &file.name));
+            }
+            VERSIONS.unchanged(&mut batch, key(), former);
+        }
+        None => VERSIONS.absent(&mut batch, key()),
+    }
+    VERSIONS.put(&mut batch, key(), &record)?;
     LISTED.put(&mut batch, listed_key(package.id, version), &Listed::of(&record))?;
     for file in &draft.files {
         let row = FileRow { version: draft.number.clone(), file: file.clone() };
@@ -163,8 +191,21 @@ pub fn publish(head: Option<&Head>, draft: &Draft, ids: New, now: Timestamp) -> 
         FILES.put(&mut batch, file_key(package.id, &file.name), &row)?;
         BLOB_REFERENCES.put(&mut batch, blob_key(&file.sha256, package.id, version, &file.name), &())?;
     }
+    relations::enter(&mut batch, package.id, &record)?;
     let versions = vec![About { part: draft.part, ..About::from(&record) }];
     Ok(Change { versions, ..made(batch, Deed::Published, package) })
+}
+
+/// Points tags at a live version. Where all point there already there is nothing to do.
+///
+/// # Errors
+/// As [`edit`]; [`Forbidden`](crate::error::Kind::Forbidden) when a tag may not move.
+pub fn tag(head: &Head, version: &Stored<Version>, tags: &[Tag], now: Timestamp) -> Result<Change> {
+    let number = &version.value.number;
+    let change = edit(head, Deed::Tagged, now, |package| package.tags.extend(tags.iter().map(|tag| (tag.clone(), number.clone()))))?;
+    let same = tags.iter().all(|tag| head.package.tags.get(tag) == Some(number));
+    let batch = if same { Batch::new() } else { change.batch };
+    Ok(Change { batch, versions: vec![about(version)], ..change })
 }
 
 fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
@@ -364,9 +405,9 @@ pub fn extend(head: &Head, stored: &Stored<Version>, extension: Extension, now: 
 /// # Errors
 /// As [`edit`].
 pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option<(Tag, String)>, now: Timestamp) -> Result<Change> {
-    let gone = |number: &str| versions.iter().any(|stored| stored.value.number == number);
-    let change = remove(head, versions, now, |package| {
-        package.tags.retain(|_, number| !gone(number));
+    let gone: HashSet<&str> = versions.iter().map(|stored| stored.value.number.as_str()).collect();
+    let change = remove(head, versions, mark(head, now), |package| {
+        package.tags.retain(|_, number| !gone.contains(number.as_str()));
         package.versions = package.versions.saturating_sub(versions.len() as u64);
         package.tags.extend(moving);
     })?;
@@ -379,12 +420,16 @@ pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option
 /// # Errors
 /// As [`edit`].
 pub fn delete_package(head: &Head, live: &[Stored<Version>], now: Timestamp) -> Result<Change> {
-    // The mark tells what was deleted together from what was deleted before, so it is like no earlier one.
-    let mark = now.max(head.package.updated_at.plus(Duration::from_millis(1)));
+    let mark = mark(head, now);
     remove(head, live, mark, |package| {
         package.deleted_at = Some(mark);
         package.versions = 0;
     })
+}
+
+/// When something is deleted. It tells what was deleted together from what was deleted before, so it is like no earlier one.
+fn mark(head: &Head, now: Timestamp) -> Timestamp {
+    now.max(head.package.updated_at.plus(Duration::from_millis(1)))
 }
 
 /// Of all versions of a deleted package, those that were deleted together with it.
@@ -412,7 +457,9 @@ pub fn purge(head: &Head, versions: &[Stored<Version>], now: Timestamp) -> Resul
         for file in &stored.value.files {
             BLOB_REFERENCES.delete(&mut batch, blob_key(&file.sha256, id, stored.value.id, &file.name));
         }
-        let purged = Version { purged: true, files: Vec::new(), updated_at: now, ..stored.value.clone() };
+        relations::release(&mut batch, id, &stored.value, &[]);
+        let relations = Relations::default();
+        let purged = Version { purged: true, files: Vec::new(), relations, updated_at: now, ..stored.value.clone() };
         VERSIONS.put(&mut batch, key(), &purged)?;
         LISTED.put(&mut batch, listed_key(id, purged.id), &Listed::of(&purged))?;
     }
@@ -420,35 +467,35 @@ pub fn purge(head: &Head, versions: &[Stored<Version>], now: Timestamp) -> Resul
     Ok(batch)
 }
 
-/// Restores a deleted version of a live package. `default` is a tag to set if the package has none of that name.
+/// Restores deleted versions of a live package. `default` is a tag to set if the package has none of that name.
 ///
 /// # Errors
-/// [`Conflict`](crate::error::Kind::Conflict) when the package is deleted, the
+/// [`Conflict`](crate::error::Kind::Conflict) when the package is deleted, a
 /// version is not, or a live version has a file of the same name.
-pub fn restore_version(
+pub fn restore_versions(
     head: &Head,
     live: &[Stored<Version>],
-    deleted: &Stored<Version>,
+    deleted: &[Stored<Version>],
     default: Option<(Tag, String)>,
     now: Timestamp,
 ) -> Result<Change> {
     if head.package.deleted_at.is_some() {
         return Err(Error::conflict(Subject::Package, "the package is deleted; restore the package"));
     }
-    if deleted.value.deleted_at.is_none() {
+    if deleted.iter().any(|stored| stored.value.deleted_at.is_none()) {
         return Err(Error::conflict(Subject::Version, "the version is not deleted"));
     }
     let taken: HashSet<&str> = live.iter().flat_map(|stored| &stored.value.files).map(|file| file.name.as_str()).collect();
-    if let Some(file) = deleted.value.files.iter().find(|file| taken.contains(file.name.as_str())) {
+    if let Some(file) = deleted.iter().flat_map(|stored| &stored.value.files).find(|file| taken.contains(file.name.as_str())) {
         let text = format!("the file name {} is another version's now; delete that version first", file.name);
         return Err(Error::conflict(Subject::File, text));
     }
-    let change = bring_back(head, std::slice::from_ref(deleted), default, now)?;
-    Ok(Change { versions: vec![about(deleted)], ..change })
+    let change = bring_back(head, deleted, default, now)?;
+    Ok(Change { versions: deleted.iter().map(about).collect(), ..change })
 }
 
 /// Restores a deleted package with the versions that were [deleted together with
-/// it](deleted_together), and its tags. `default` is as for [`restore_version`].
+/// it](deleted_together), and its tags. `default` is as for [`restore_versions`].
 ///
 /// # Errors
 /// [`Conflict`](crate::error::Kind::Conflict) when the package is not deleted, or
@@ -475,7 +522,7 @@ fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, S
     for stored in versions {
         let key = || version_key(id, &stored.value.number);
         VERSIONS.unchanged(&mut batch, key(), stored);
-        let restored = Version { deleted_at: None, updated_at: now, ..stored.value.clone() };
+        let restored = Version { deleted_at: None, lost_tags: Vec::new(), updated_at: now, ..stored.value.clone() };
         for file in &restored.files {
             let row = FileRow { version: restored.number.clone(), file: file.clone() };
             FILES.absent(&mut batch, file_key(id, &file.name));
@@ -483,10 +530,16 @@ fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, S
         }
         VERSIONS.put(&mut batch, key(), &restored)?;
         LISTED.put(&mut batch, listed_key(id, restored.id), &Listed::of(&restored))?;
+        relations::enter(&mut batch, id, &restored)?;
     }
     let mut package = head.package.clone();
     package.deleted_at = None;
     package.versions += versions.len() as u64;
+    for stored in versions {
+        for tag in &stored.value.lost_tags {
+            package.tags.entry(tag.clone()).or_insert_with(|| stored.value.number.clone());
+        }
+    }
     if let Some((tag, number)) = default {
         package.tags.entry(tag).or_insert(number);
     }
@@ -500,9 +553,12 @@ fn remove(head: &Head, versions: &[Stored<Version>], now: Timestamp, change: imp
     for stored in versions {
         let key = || version_key(head.package.id, &stored.value.number);
         VERSIONS.unchanged(batch, key(), stored);
-        let deleted = Version { deleted_at: Some(now), updated_at: now, ..stored.value.clone() };
+        let pointed = head.package.tags.iter().filter(|(_, number)| **number == stored.value.number);
+        let lost_tags = pointed.map(|(tag, _)| tag.clone()).collect();
+        let deleted = Version { deleted_at: Some(now), lost_tags, updated_at: now, ..stored.value.clone() };
         VERSIONS.put(batch, key(), &deleted)?;
         LISTED.put(batch, listed_key(head.package.id, deleted.id), &Listed::of(&deleted))?;
+        relations::leave(batch, head.package.id, &deleted);
         for file in &stored.value.files {
             FILES.delete(batch, file_key(head.package.id, &file.name));
         }

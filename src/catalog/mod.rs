@@ -18,16 +18,18 @@ use crate::event;
 use crate::format::Maintainer;
 use crate::identity::{Identity, Sequence};
 use crate::name::{PackageKey, PackageName};
-use crate::package::{AccountId, File, Package, PackageId, Principal, Role, Version, VersionId};
+use crate::package::{AccountId, Content, File, Package, PackageId, Principal, Role, Version, VersionId};
 use crate::store::table::{Key, KeyParts, Stored, Table};
 use crate::store::{Batch, Outcome, Store};
 use crate::usage::{Count, Downloads};
 
 pub mod change;
 mod links;
+pub mod relations;
 pub mod staged;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod uploads;
 
 pub use change::Draft;
 
@@ -149,6 +151,7 @@ struct Inner {
     names: quick_cache::sync::Cache<PackageKey, Named>,
     heads: quick_cache::sync::Cache<PackageId, Arc<Head>>,
     files: quick_cache::sync::Cache<PackageKey, Option<Arc<HostedFile>>>,
+    contents: quick_cache::sync::Cache<PackageKey, Option<Arc<Content>>>,
     /// Count of changes; guards against remembering what was read before one.
     epoch: Mutex<u64>,
 }
@@ -181,6 +184,7 @@ impl Catalog {
             names: quick_cache::sync::Cache::new(200_000),
             heads: quick_cache::sync::Cache::new(200_000),
             files: quick_cache::sync::Cache::new(200_000),
+            contents: quick_cache::sync::Cache::new(200_000),
             epoch: Mutex::new(0),
         }))
     }

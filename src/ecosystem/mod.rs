@@ -17,24 +17,31 @@ use crate::format::BaseUrl;
 use crate::http::{Method, Response};
 use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{Package, Version};
-use crate::registry::Call;
+use crate::registry::{Call, Tagging};
 
 pub mod maven;
 pub mod npm;
+pub mod oci;
 #[cfg(test)]
 pub mod rights;
 pub mod rubygems;
 
 /// Every ecosystem this server speaks.
-pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &maven::Maven, &rubygems::RubyGems];
+pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &maven::Maven, &rubygems::RubyGems, &oci::Oci];
 
 /// What the server must know of an ecosystem before it can hand a request to it.
 #[derive(Debug)]
 pub struct Info {
     /// The name in the configuration, in reports and in metrics.
     pub name: &'static str,
-    /// The first path segment of its mount, and the label of its own host.
+    /// The first path segment of its mount.
     pub mount: &'static str,
+    /// The labels of its own hosts, the usual one first.
+    pub hosts: &'static [&'static str],
+    /// Whether its protocol fixes the mount, so that clients ask below it on its own hosts too.
+    pub fixed_mount: bool,
+    /// Whether its clients exchange their token for session tokens.
+    pub sessions: bool,
     /// Paths that its clients send to the origin's root, dropping the mount they are configured with.
     pub root_paths: &'static [&'static str],
     /// What GitHub's API calls its packages: the first is shown, each is accepted.
@@ -96,6 +103,19 @@ pub struct Snippet {
     pub lines: String,
 }
 
+/// What is known of a request before it is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The raw path below the mount, with its leading slash.
+    pub path: &'a str,
+    /// The raw query.
+    pub query: Option<&'a str>,
+    /// The mount as the client addresses it.
+    pub base: &'a BaseUrl,
+}
+
 /// The border between the server and an ecosystem.
 pub trait Ecosystem: Send + Sync {
     /// What the server must know.
@@ -110,8 +130,8 @@ pub trait Ecosystem: Send + Sync {
         false
     }
 
-    /// An error in the protocol's own words.
-    fn error(&self, error: &Error) -> Response;
+    /// An error in the protocol's own words, as the answer to a request.
+    fn error(&self, error: &Error, asked: &Asked<'_>) -> Response;
 
     /// A pattern of names to reserve, in the spelling in which its names are compared.
     /// One `*` at its end stands for the rest of a name.
@@ -125,6 +145,12 @@ pub trait Ecosystem: Send + Sync {
     /// The tag that a plain install follows, and the version it should point at among these when nobody has said.
     fn default_tag(&self, numbers: &[&str]) -> Option<(Tag, String)> {
         let _ = numbers;
+        None
+    }
+
+    /// The number of the version that whatever has this tag is about, where clients make tags from numbers.
+    fn tag_subject(&self, tag: &Tag) -> Option<String> {
+        let _ = tag;
         None
     }
 
@@ -163,6 +189,16 @@ pub trait Ecosystem: Send + Sync {
     /// What each of its routes asks of a caller, for the tests that ask them all.
     #[cfg(test)]
     fn rights(&self) -> rights::Table;
+}
+
+impl Tagging for dyn Ecosystem {
+    fn default(&self, numbers: &[&str]) -> Option<(Tag, String)> {
+        self.default_tag(numbers)
+    }
+
+    fn subject(&self, tag: &Tag) -> Option<String> {
+        self.tag_subject(tag)
+    }
 }
 
 /// The ecosystem of a name.

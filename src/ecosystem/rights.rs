@@ -70,6 +70,8 @@ pub struct Row {
     pub needs: Needs,
     /// Who would own the package if there were none of its name and the request made one.
     pub makes: Option<Maker>,
+    /// Members of the answer that are new each time it is given.
+    pub new: &'static [&'static str],
     /// The status if all is well.
     pub status: u16,
     /// The request, of a package.
@@ -79,13 +81,20 @@ pub struct Row {
 impl Row {
     /// A row that makes nothing.
     pub fn new(needs: Needs, status: u16, request: impl Fn(&Known<'_>) -> Request + 'static) -> Self {
-        Self { needs, makes: None, status, request: Box::new(request) }
+        Self { needs, makes: None, new: &[], status, request: Box::new(request) }
     }
 
     /// The request makes a package where there is none.
     #[must_use]
     pub fn making(mut self, maker: Maker) -> Self {
         self.makes = Some(maker);
+        self
+    }
+
+    /// The answer is JSON, and has members that are new each time.
+    #[must_use]
+    pub fn with_new(mut self, members: &'static [&'static str]) -> Self {
+        self.new = members;
         self
     }
 }
@@ -99,6 +108,8 @@ pub enum Needs {
     Listed,
     /// To be signed in.
     Token,
+    /// To be signed in; the package's name is in the answer for those who may read it.
+    TokenListed,
     /// To be signed in, and the right to read the package.
     TokenToRead,
     /// These rights on the package, the first that is missing being answered.

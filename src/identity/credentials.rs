@@ -9,12 +9,16 @@
 //! | dotnet, nuget | `X-NuGet-ApiKey: T` |
 //! | what was written for GitHub's container registry | `Authorization: Bearer base64(T)` |
 //!
+//! Basic with neither user name nor password is what some container clients send who have no
+//! credentials: nothing, and no failed login.
+//!
 //! A user name beside a token is not looked at, as GitHub does: the token says who it is.
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::session;
 use super::token::TokenHash;
 use crate::http::{HeaderMap, HeaderValue, header};
 
@@ -26,7 +30,7 @@ const BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
 /// What a request's headers say about who is asking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Credentials {
     /// Nothing.
     Absent,
@@ -34,6 +38,8 @@ pub(super) enum Credentials {
     Malformed,
     /// A token, by its hash.
     Token(TokenHash),
+    /// The text of a session token.
+    Session(String),
 }
 
 /// Reads the headers. `Authorization` goes before `X-NuGet-ApiKey`, because a client
@@ -44,36 +50,43 @@ pub(super) fn read(headers: &HeaderMap) -> Credentials {
         (Some(value), None) => authorization(value),
         (Some(_), Some(_)) => None,
         (None, _) => match headers.get("x-nuget-apikey") {
-            None => return Credentials::Absent,
-            Some(value) => text(value).and_then(|text| TokenHash::of(text.trim())),
+            None => Some(Credentials::Absent),
+            Some(value) => text(value).and_then(|text| token(text.trim())),
         },
     };
-    found.map_or(Credentials::Malformed, Credentials::Token)
+    found.unwrap_or(Credentials::Malformed)
 }
 
-fn authorization(value: &HeaderValue) -> Option<TokenHash> {
+fn authorization(value: &HeaderValue) -> Option<Credentials> {
     let value = text(value)?.trim();
-    let Some((scheme, rest)) = value.split_once(' ') else { return TokenHash::of(value) };
+    let Some((scheme, rest)) = value.split_once(' ') else { return token(value) };
     let rest = rest.trim();
     if scheme.eq_ignore_ascii_case("basic") {
         basic(rest)
     } else if scheme.eq_ignore_ascii_case("bearer") {
-        TokenHash::of(rest).or_else(|| TokenHash::of(&decode(rest)?))
+        if rest.starts_with(session::PREFIX) {
+            return Some(Credentials::Session(rest.to_owned()));
+        }
+        token(rest).or_else(|| token(&decode(rest)?))
     } else if scheme.eq_ignore_ascii_case("token") {
-        TokenHash::of(rest)
+        token(rest)
     } else {
         None
     }
 }
 
 /// The password if it is a token, else the user name. Source: RFC 7617.
-fn basic(encoded: &str) -> Option<TokenHash> {
+fn basic(encoded: &str) -> Option<Credentials> {
     let pair = decode(encoded)?;
-    let (user, password) = pair.split_once(':')?;
-    match password {
-        "" | "x-oauth-basic" => TokenHash::of(user),
-        password => TokenHash::of(password),
+    match pair.split_once(':')? {
+        ("", "") => Some(Credentials::Absent),
+        (user, "" | "x-oauth-basic") => token(user),
+        (_, password) => token(password),
     }
+}
+
+fn token(text: &str) -> Option<Credentials> {
+    TokenHash::of(text).map(Credentials::Token)
 }
 
 fn text(value: &HeaderValue) -> Option<&str> {
@@ -146,6 +159,16 @@ mod tests {
         }
         assert_eq!(read_one("x-nuget-apikey", b"az"), Credentials::Malformed);
         assert_eq!(read(&HeaderMap::new()), Credentials::Absent);
+    }
+
+    #[test]
+    fn empty_names_and_passwords_are_nothing_and_sessions_are_told_apart() {
+        assert_eq!(read_one("authorization", b"Basic Og=="), Credentials::Absent);
+        assert_eq!(read_one("authorization", b"Basic Og"), Credentials::Absent);
+        assert_eq!(read_one("authorization", b"Bearer pks_x"), Credentials::Session("pks_x".to_owned()));
+        for other in [&b"token pks_x"[..], b"pks_x", b"Basic cGtzX3g6", b"Basic"] {
+            assert_eq!(read_one("authorization", other), Credentials::Malformed);
+        }
     }
 
     #[test]

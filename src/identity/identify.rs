@@ -87,7 +87,8 @@ impl Identity {
     pub async fn identify(&self, headers: &HeaderMap) -> Result<Arc<Caller>> {
         match credentials::read(headers) {
             Credentials::Absent => Ok(Caller::anonymous()),
-            Credentials::Malformed => Err(refused()),
+            // A session is for those who handed it out.
+            Credentials::Malformed | Credentials::Session(_) => Err(refused()),
             Credentials::Token(hash) => self.caller_of(hash).await,
         }
     }
@@ -112,7 +113,7 @@ impl Identity {
         Ok(unwritten.len())
     }
 
-    async fn caller_of(&self, hash: TokenHash) -> Result<Arc<Caller>> {
+    pub(super) async fn caller_of(&self, hash: TokenHash) -> Result<Arc<Caller>> {
         let now = self.clock.now();
         // Read before the store is: what changes in between makes the entry stale, not wrong.
         let generation = self.generation();
@@ -167,6 +168,6 @@ impl Identity {
 }
 
 /// One answer for every cause, so that a guess learns nothing.
-fn refused() -> Error {
+pub(super) fn refused() -> Error {
     Error::new(Kind::Unauthenticated, Subject::Token).saying("bad credentials")
 }

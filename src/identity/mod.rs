@@ -39,6 +39,7 @@ mod reservations;
 #[cfg(test)]
 pub(crate) mod rows;
 mod sequence;
+mod session;
 mod tables;
 mod token;
 mod tokens;
@@ -48,6 +49,7 @@ pub use caller::{Caller, Signed, Workflow};
 pub use record::{Account, AccountKind, Membership, OrganisationRole, Repository, RepositoryRole, Team, Token};
 pub use reservations::{Reservation, Reservations};
 pub use sequence::Sequence;
+pub use session::{ANONYMOUS_SESSION, Identified, LIMITS_BYTES};
 pub use token::{PREFIX, Scope, Scopes, TokenHash, TokenText, UnknownScope};
 pub use tokens::NewToken;
 
@@ -64,6 +66,8 @@ pub struct Config {
     pub cache_seconds: u64,
     /// Callers remembered at once.
     pub cached_callers: u64,
+    /// How long a session token holds that a client exchanged its token for, in seconds.
+    pub session_seconds: u64,
     /// Live tokens of one user.
     pub tokens_per_user: usize,
     /// Reserved patterns of one ecosystem.
@@ -72,7 +76,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cache_seconds: 1, cached_callers: 100_000, tokens_per_user: 1000, reservations_per_ecosystem: 10_000 }
+        Self { cache_seconds: 1, cached_callers: 100_000, session_seconds: 300, tokens_per_user: 1000, reservations_per_ecosystem: 10_000 }
     }
 }
 
@@ -85,6 +89,7 @@ pub struct Identity {
     ids: Sequence,
     event_ids: Sequence,
     callers: Callers,
+    sessions: session::Sessions,
     reservations: reservations::Remembered,
     /// Whose a login is, and in which generation that was read.
     logins: quick_cache::sync::Cache<OwnerName, (u64, Option<AccountId>)>,
@@ -122,6 +127,7 @@ impl Identity {
             ids: Sequence::new("identity"),
             event_ids: Sequence::new("event"),
             callers,
+            sessions: session::Sessions::default(),
             reservations: reservations::Remembered::default(),
             logins: quick_cache::sync::Cache::new(LOGINS_REMEMBERED),
         }

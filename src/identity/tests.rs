@@ -356,3 +356,52 @@ async fn lists_come_in_pages() {
     }
     assert_eq!(seen, ["user0", "user1", "user2", "user3", "user4"]);
 }
+
+#[tokio::test]
+async fn a_session_stands_for_its_token_and_ends_with_it() {
+    let f = fixture();
+    let ann = f.user("ann").await;
+    let (token, text) = f.token(ann, None).await;
+    let caller = f.caller(&text).await.unwrap();
+    let session = f.identity.open_session(caller.signed().unwrap(), "for this").unwrap();
+    let found = f.identity.identify_session(&bearer(&session)).await.unwrap();
+    assert_eq!((found.caller.id(), found.session.as_deref()), (Some(ann), Some("for this")));
+    assert!(!session.contains(text.expose()), "it says nothing secret");
+    // Only those who asked for sessions take them.
+    assert_eq!(f.identity.identify(&bearer(&session)).await.unwrap_err().kind(), Kind::Unauthenticated);
+    // A personal token is no session.
+    let own = f.identity.identify_session(&bearer(text.expose())).await.unwrap();
+    assert_eq!((own.caller.id(), own.session), (Some(ann), None));
+    f.clock.advance(Duration::from_secs(299));
+    assert!(f.identity.identify_session(&bearer(&session)).await.is_ok());
+    f.clock.advance(Duration::from_secs(1));
+    assert_eq!(f.identity.identify_session(&bearer(&session)).await.unwrap_err().kind(), Kind::Unauthenticated);
+    let another = f.identity.open_session(caller.signed().unwrap(), "").unwrap();
+    assert!(f.identity.identify_session(&bearer(&another)).await.is_ok());
+    f.identity.revoke_token(ann, token.id).await.unwrap();
+    assert_eq!(f.identity.identify_session(&bearer(&another)).await.unwrap_err().kind(), Kind::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_session_cannot_be_changed_or_made_up() {
+    let f = fixture();
+    let ann = f.user("ann").await;
+    let (_, text) = f.token(ann, None).await;
+    let caller = f.caller(&text).await.unwrap();
+    let session = f.identity.open_session(caller.signed().unwrap(), "pull").unwrap();
+    for place in 0..session.len() {
+        let mut changed = session.clone().into_bytes();
+        changed[place] = if changed[place] == b'A' { b'B' } else { b'A' };
+        let changed = String::from_utf8(changed).unwrap();
+        assert!(f.identity.identify_session(&bearer(&changed)).await.is_err(), "place {place}");
+    }
+    let elsewhere = fixture();
+    elsewhere.user("ann").await;
+    assert!(elsewhere.identity.identify_session(&bearer(&session)).await.is_err(), "another server's key");
+    for wrong in ["pks_", "pks_!!", "pks_AAAA", "pks_anonymouS"] {
+        assert!(f.identity.identify_session(&bearer(wrong)).await.is_err(), "{wrong}");
+    }
+    let anonymous = f.identity.identify_session(&bearer(ANONYMOUS_SESSION)).await.unwrap();
+    assert!(matches!(*anonymous.caller, Caller::Anonymous) && anonymous.session.is_some());
+    assert!(f.identity.open_session(caller.signed().unwrap(), &"x".repeat(LIMITS_BYTES + 1)).is_err());
+}

@@ -187,7 +187,7 @@ fn about(token: &Token) -> Particulars {
     Particulars { token: Some(token.id), scopes: Some(token.scopes.to_string()), ..Particulars::default() }
 }
 
-fn hash_from(hex: &str) -> Result<TokenHash> {
+pub(super) fn hash_from(hex: &str) -> Result<TokenHash> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(hex, &mut bytes).map_err(|error| Error::internal(Subject::Token, error))?;
     Ok(TokenHash(bytes))

@@ -13,6 +13,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use super::{Plan, Registry, entity_tag};
 use crate::access::Grant;
 use crate::blob::{Blob, Spool};
+use crate::catalog::{Head, HostedFile};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::{Ask, Document, Promise};
@@ -91,15 +92,31 @@ impl Registry {
         Box::pin(self.fetch_file_at(grant, plan, file, location)).await
     }
 
+    /// A file of a hosted package, with what is known of it; `None` when no live version has it. Whether fetching it is a
+    /// download of its version the caller says.
+    ///
+    /// # Errors
+    /// When the store or the disk fails.
+    pub async fn hosted_file(
+        &self,
+        grant: &Grant,
+        head: &Head,
+        file: &str,
+        is_download: bool,
+    ) -> Result<Option<(Arc<HostedFile>, Artifact)>> {
+        let Some(row) = self.catalog.file(grant, head, file).await? else { return Ok(None) };
+        let blob = self.blobs.read(&row.file.sha256).await?;
+        let blob = blob.ok_or_else(|| Error::internal(Subject::Blob, format!("hosted blob {} is missing", row.file.sha256)))?;
+        let downloads = is_download.then(|| Arc::clone(&row.downloads));
+        Ok(Some((row, Artifact { downloads, ..whole(blob, Verdict::Hosted) })))
+    }
+
     /// A file that is hosted or kept; whether fetching it is a download of its version the format says.
     async fn at_hand(&self, grant: &Grant, plan: &Plan, file: &str, is_download: bool) -> Result<Option<Artifact>> {
         if let Some(head) = plan.head()
-            && let Some(row) = self.catalog.file(grant, head, file).await?
+            && let Some((_, artifact)) = self.hosted_file(grant, head, file, is_download).await?
         {
-            let blob = self.blobs.read(&row.file.sha256).await?;
-            let blob = blob.ok_or_else(|| Error::internal(Subject::Blob, format!("hosted blob {} is missing", row.file.sha256)))?;
-            let downloads = is_download.then(|| Arc::clone(&row.downloads));
-            return Ok(Some(Artifact { downloads, ..whole(blob, Verdict::Hosted) }));
+            return Ok(Some(artifact));
         }
         for upstream in plan.upstreams() {
             if let Some(blob) = self.kept_file(grant, upstream, file).await? {
@@ -373,7 +390,7 @@ impl Content {
     }
 }
 
-fn whole(blob: Blob, verdict: Verdict) -> Artifact {
+pub(super) fn whole(blob: Blob, verdict: Verdict) -> Artifact {
     Artifact {
         size: Some(blob.size()),
         etag: Some(entity_tag(blob.digest(), None)),

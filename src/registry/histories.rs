@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fixture::{Fixture, fixture};
-use super::{Registry, Settings};
+use super::{Registry, Settings, Untagged};
 use crate::access::model::{
     self, ACTIONS, Answer, Asker, Dice, Job, Mode, Person, REPOSITORY_ROLES, ROLES, SCOPES, Source, Thing, VISIBILITIES,
 };
@@ -397,7 +397,7 @@ impl History {
                 let id = self.dice.of(&packages);
                 let grant = self.grant(id);
                 if self.packages[&id].deleted {
-                    self.registry().restore_package(&grant, &|_| None).await.unwrap();
+                    self.registry().restore_package(&grant, &Untagged).await.unwrap();
                 } else {
                     self.registry().delete_package(&grant).await.unwrap();
                 }

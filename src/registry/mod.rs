@@ -27,7 +27,9 @@ use crate::webhook::Hooks;
 
 pub mod arrival;
 pub mod artifact;
+pub mod content;
 pub mod document;
+pub mod family;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
@@ -40,7 +42,9 @@ pub mod source;
 pub mod transfer;
 
 pub use artifact::{Artifact, Content, Location};
+pub use content::Needs;
 pub use document::{Rendered, Topic};
+pub use family::{Tagging, Untagged};
 pub use settings::Settings;
 pub use source::Plan;
 
@@ -56,7 +60,7 @@ pub struct Config {
     pub large_documents_at_once: usize,
     /// Largest publish, file included.
     pub publish_limit_bytes: u64,
-    /// Largest file of those that are published one by one.
+    /// Largest file of those that are published one by one, and largest content that is uploaded before a version names it.
     pub file_limit_bytes: u64,
     /// Largest metadata of a publish besides its file.
     pub publish_metadata_limit_bytes: usize,
@@ -68,7 +72,7 @@ pub struct Config {
     pub version_files: usize,
     /// Builds of one version that are kept; older ones go when a new one comes.
     pub builds_per_version: usize,
-    /// How long the files of a version that nothing completes are kept, in hours.
+    /// How long the files of a version that nothing completes, and uploads that no version names, are kept, in hours.
     pub unfinished_hours: u64,
     /// How long what was deleted can be restored, in days.
     pub restore_days: u64,
@@ -116,6 +120,8 @@ pub struct Registry {
     /// The rolls of ecosystems that have one, and the files made of them.
     rolls: roll::Rolls,
     rolled: moka::sync::Cache<PackageKey, Arc<roll::Rolled>>,
+    /// Content that clients were told is there a while ago.
+    shown: content::Shown,
     /// Changes of packages take turns, by the package's key.
     turns: Vec<tokio::sync::Mutex<()>>,
 }
@@ -155,6 +161,8 @@ pub struct Call<'a> {
     pub registry: &'a Registry,
     /// Who asks.
     pub caller: Arc<Caller>,
+    /// What a session token limits the request to, if it came with one.
+    pub session: Option<Arc<str>>,
     /// The method.
     pub method: Method,
     /// The raw path below the mount, with its leading slash.
@@ -167,6 +175,8 @@ pub struct Call<'a> {
     pub body: Upload,
     /// The mount as the client addresses it.
     pub base: BaseUrl,
+    /// The label of the ecosystem's own host by which it was asked.
+    pub own_host: Option<&'a str>,
     /// Notes for the log line.
     pub trace: &'a Trace,
 }
@@ -247,6 +257,7 @@ impl Registry {
             keepers,
             rolls: roll::Rolls::default(),
             rolled,
+            shown: content::shown(),
             turns,
         }
     }

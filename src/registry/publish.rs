@@ -70,6 +70,39 @@ impl Registry {
         name: &PackageName,
         place: Place<'_>,
     ) -> Result<Publishing> {
+        let (mut publishing, new_owner) = self.may_publish(ecosystem, caller, name, place).await?;
+        if let Some(owner) = new_owner {
+            publishing.in_root = self.check_new_name::<D>(&publishing.grant, &owner, publishing.view).await?;
+        }
+        Ok(publishing)
+    }
+
+    /// As [`Registry::grant_publish`] in the root view, for names that hold their owner's login, so that no upstream can have one.
+    ///
+    /// # Errors
+    /// As `access` decides.
+    pub async fn grant_publish_own(
+        &self,
+        ecosystem: &'static str,
+        caller: &Caller,
+        name: &PackageName,
+        owner: &OwnerName,
+    ) -> Result<Publishing> {
+        let (publishing, new_owner) = self.may_publish(ecosystem, caller, name, Place::Root(Some(owner))).await?;
+        if let Some(owner) = new_owner {
+            self.is_reserved_for(&publishing.grant, &owner).await?;
+        }
+        Ok(Publishing { in_root: true, ..publishing })
+    }
+
+    /// The right to publish, and the owner of a package that is new.
+    async fn may_publish(
+        &self,
+        ecosystem: &'static str,
+        caller: &Caller,
+        name: &PackageName,
+        place: Place<'_>,
+    ) -> Result<(Publishing, Option<Account>)> {
         let publisher =
             caller.id().ok_or_else(|| Error::new(Kind::Unauthenticated, Subject::Package).saying("publishing needs a token"))?;
         let account = self.place_owner(ecosystem, publisher, name, place).await?;
@@ -83,7 +116,8 @@ impl Registry {
             let target = Target { ecosystem, name, package: Some(head.package.id) };
             match access::grant(caller, target, &head.policy, Action::Write) {
                 Ok(grant) => {
-                    return Ok(Publishing { grant, owner: head.package.owner, publisher, view, in_root: false, repository: None });
+                    let publishing = Publishing { grant, owner: head.package.owner, publisher, view, in_root: false, repository: None };
+                    return Ok((publishing, None));
                 }
                 // Who may not know of it hears what is wrong with making one of that name.
                 Err(error) if error.kind() == Kind::NotFound => {}
@@ -93,8 +127,8 @@ impl Registry {
         let target = Target { ecosystem, name, package: None };
         let (grant, repository) = self.grant_new(caller, target, account.as_ref(), place).await.map_err(|error| hide(error, name))?;
         let account = account.filter(|_| head.is_none()).ok_or_else(|| cannot_publish(name))?;
-        let in_root = self.check_new_name::<D>(&grant, &account, view).await?;
-        Ok(Publishing { grant, owner: account.id, publisher, view, in_root, repository })
+        let publishing = Publishing { grant, owner: account.id, publisher, view, in_root: false, repository };
+        Ok((publishing, Some(account)))
     }
 
     /// The account that a new package would belong to: the one that the place names; for a bare name the
@@ -133,6 +167,18 @@ impl Registry {
         Ok((access::grant(caller, target, &policy, Action::Write)?, Some(repository.id)))
     }
 
+    /// Whether the name is reserved for an owner.
+    ///
+    /// # Errors
+    /// `Forbidden` when it is reserved for another one.
+    async fn is_reserved_for(&self, grant: &Grant, owner: &Account) -> Result<bool> {
+        match self.identity.reservations().await?.find(grant.ecosystem(), grant.name()) {
+            Some(reservation) if reservation.owner == owner.id => Ok(true),
+            Some(_) => Err(cannot_publish(grant.name())),
+            None => Ok(false),
+        }
+    }
+
     /// Whether a new package may take its name in the root view.
     async fn check_new_name<D: Document>(&self, grant: &Grant, owner: &Account, view: View) -> Result<bool> {
         let (ecosystem, name) = (grant.ecosystem(), grant.name());
@@ -140,8 +186,8 @@ impl Registry {
             let text = format!("{name} belonged to a package that is another owner's now; the name is not given to another one");
             return Err(Error::conflict(Subject::Package, text));
         }
-        if let Some(reservation) = self.identity.reservations().await?.find(ecosystem, name) {
-            return if reservation.owner == owner.id { Ok(true) } else { Err(cannot_publish(name)) };
+        if self.is_reserved_for(grant, owner).await? {
+            return Ok(true);
         }
         let upstreams: Vec<Arc<Upstream>> = self.upstreams(ecosystem).iter().filter(|upstream| upstream.serves(name)).cloned().collect();
         if upstreams.is_empty() {

@@ -145,7 +145,7 @@ impl Registry {
         loop {
             let (heads, next) = self.catalog().owned(owner, None, after, PAGE).await?;
             for head in heads.into_iter().filter(|head| head.package.roles.contains_key(&principal)) {
-                self.withdraw(head, principal).await?;
+                self.strip_role(head, principal).await?;
             }
             after = next;
             if after.is_none() {
@@ -154,7 +154,7 @@ impl Registry {
         }
     }
 
-    async fn withdraw(&self, mut head: Arc<Head>, principal: Principal) -> Result<()> {
+    async fn strip_role(&self, mut head: Arc<Head>, principal: Principal) -> Result<()> {
         for _ in 0..TRIES {
             let change = change::withdraw(&head, principal, self.clock().now())?.saying("left from an earlier membership");
             let package = change.package.clone();

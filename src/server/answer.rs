@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::http::{Body, HeaderValue, Method, Response, Uri, Version};
+use crate::http::{Body, HeaderValue, Method, Response, Uri, Version, header};
 use crate::identity::PREFIX;
 use crate::name::PackageName;
 use crate::observe::log::{self, Entry};
@@ -52,14 +52,25 @@ pub struct Line {
 }
 
 impl Answer {
-    /// Joins a response and its line.
-    pub fn new(response: Response, mut line: Line) -> http::Response<Self> {
+    /// Joins a response and its line. The answer to HEAD keeps its head alone.
+    pub fn new(mut response: Response, mut line: Line) -> http::Response<Self> {
+        if line.method == Method::HEAD {
+            leave_out_body(&mut response);
+        }
         line.status = response.status().as_u16();
         METRICS.answered(&line.notes, line.status, line.started.elapsed());
         response.map(|body| {
             line.whole = body.is_empty();
             Self { body, line }
         })
+    }
+}
+
+/// Takes the body away, which HTTP/2 would send otherwise, and says how long it would have been.
+fn leave_out_body(response: &mut Response) {
+    let body = std::mem::replace(response.body_mut(), Body::Empty);
+    if let Some(length) = http_body::Body::size_hint(&body).exact().filter(|length| *length > 0) {
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
 }
 
@@ -109,8 +120,7 @@ impl Line {
         if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
             return;
         }
-        // A body of known length that hyper sends in one piece for HEAD is never polled; that is no early end.
-        let cut = !self.whole && self.method != Method::HEAD && self.status != 304;
+        let cut = !self.whole && self.status != 304;
         log::entry(TARGET, "request", |entry| {
             entry.word("client", self.client);
             if let Some(caller) = &self.notes.caller {

@@ -2,7 +2,8 @@
 //!
 //! A host of an ecosystem's own (`npm.packages.example`) comes first, then the path
 //! mounts: `/npm/…`, its alias `/_registry/npm/…`, and what an ecosystem's clients
-//! send to the root.
+//! send to the root. Where a protocol fixes the mount, it is the same on the
+//! ecosystem's own host, and nobody else's is there.
 
 use crate::api::rest;
 use crate::ecosystem::{ALL, Ecosystem};
@@ -26,9 +27,11 @@ pub enum Located<'a> {
 /// `LABEL.BASE` of the configured base.
 #[must_use]
 pub fn locate<'a>(own_host: Option<&str>, path: &'a str) -> Located<'a> {
-    let by_host = own_host.and_then(|label| ALL.iter().find(|ecosystem| ecosystem.info().mount.eq_ignore_ascii_case(label)));
-    if let Some(ecosystem) = by_host {
-        return Located::Ecosystem(*ecosystem, "", path);
+    let by_host = own_host.and_then(by_label);
+    if let Some(ecosystem) = by_host
+        && !ecosystem.info().fixed_mount
+    {
+        return Located::Ecosystem(ecosystem, "", path);
     }
     if let Some(ecosystem) = ALL.iter().find(|ecosystem| ecosystem.info().root_paths.iter().any(|root| path.starts_with(root))) {
         return Located::Ecosystem(*ecosystem, "", path);
@@ -42,15 +45,26 @@ pub fn locate<'a>(own_host: Option<&str>, path: &'a str) -> Located<'a> {
     if path == "/" {
         return Located::Root;
     }
-    let below = path.strip_prefix("/_registry").unwrap_or(path);
-    for ecosystem in ALL {
-        let rest = below.strip_prefix('/').and_then(|below| below.strip_prefix(ecosystem.info().mount));
-        if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with('/')) {
-            let mount = &path[..path.len() - rest.len()];
-            return Located::Ecosystem(*ecosystem, mount, if rest.is_empty() { "/" } else { rest });
-        }
+    if let Some(ecosystem) = by_host {
+        return mounted(ecosystem, path, path);
     }
-    Located::Nobody
+    let below = path.strip_prefix("/_registry").unwrap_or(path);
+    let mut found = ALL.iter().map(|ecosystem| mounted(*ecosystem, path, below));
+    found.find(|located| !matches!(located, Located::Nobody)).unwrap_or(Located::Nobody)
+}
+
+/// The ecosystem, if `below`, the path or the end of it, is at or below its mount.
+fn mounted<'a>(ecosystem: &'static dyn Ecosystem, path: &'a str, below: &'a str) -> Located<'a> {
+    let rest = below.strip_prefix('/').and_then(|below| below.strip_prefix(ecosystem.info().mount));
+    match rest.filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        Some(rest) => Located::Ecosystem(ecosystem, &path[..path.len() - rest.len()], if rest.is_empty() { "/" } else { rest }),
+        None => Located::Nobody,
+    }
+}
+
+/// The ecosystem with a host of its own of this label.
+fn by_label(label: &str) -> Option<&'static dyn Ecosystem> {
+    ALL.iter().copied().find(|ecosystem| ecosystem.info().hosts.iter().any(|own| own.eq_ignore_ascii_case(label)))
 }
 
 /// The label of a host below the base, without its port: `npm` of `npm.packages.example:443`.

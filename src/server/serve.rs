@@ -1,6 +1,5 @@
 //! One request: who asks, who answers, and what is said when it goes wrong.
 
-use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -17,13 +16,13 @@ use super::answer::{Answer, Line};
 use super::origin::{self, Origin, Setting};
 use super::router::{self, Located};
 use crate::api::rest;
-use crate::ecosystem::Ecosystem;
+use crate::ecosystem::{Asked, Ecosystem};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
-use crate::http::{HeaderValue, Method, Response, StatusCode, Upload, header, reply, request};
-use crate::identity::Caller;
+use crate::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Upload, header, reply, request};
+use crate::identity::{Caller, Identified, Identity};
 use crate::observe::{METRICS, Trace};
-use crate::registry::Call;
+use crate::registry::{Call, Registry};
 
 /// Counts wrong tokens by address, so that guessing is slow.
 pub struct FailedLogins {
@@ -106,10 +105,12 @@ pub(super) async fn answer(
         Located::Ecosystem(ecosystem, mount, rest) if state.enabled.iter().any(|name| name == ecosystem.info().name) => {
             let name = ecosystem.info().name;
             trace.note(|notes| notes.ecosystem = Some(name));
+            let base = base(ecosystem, (origin, mount, rest), own_host);
+            let asked = Asked { method: &parts.method, path: rest, query: parts.uri.query(), base: &base };
             // A defect must cost its own request and no other.
-            let work = AssertUnwindSafe(ecosystem_answer(state, ecosystem, parts, body, (origin, mount, rest), trace, failed_logins));
+            let work = AssertUnwindSafe(ecosystem_answer(state, ecosystem, parts, body, (&asked, origin, own_host), trace, failed_logins));
             let result = work.catch_unwind().await.unwrap_or_else(|_| Err(Error::internal(Subject::Request, "a handler panicked")));
-            let mut response = result.unwrap_or_else(|error| failed(ecosystem, &error, trace));
+            let mut response = result.unwrap_or_else(|error| failed(ecosystem, &error, &asked, trace));
             // What says nothing of caches was made for this caller alone.
             response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
             response
@@ -160,59 +161,75 @@ async fn ecosystem_answer(
     ecosystem: &'static dyn Ecosystem,
     parts: &request::Parts,
     body: Upload,
-    (origin, mount, path): (&Origin<'_>, &str, &str),
+    (asked, origin, own_host): (&Asked<'_>, &Origin<'_>, Option<&str>),
     trace: &Trace,
     failed_logins: &FailedLogins,
 ) -> Result<Response> {
     let registry = &*state.registry;
-    let caller = match registry.identity().identify(&parts.headers).await {
-        Ok(caller) => caller,
+    let signs_in = ecosystem.signs_in(asked.method, asked.path);
+    if signs_in {
+        failed_logins.check(origin.client)?;
+    }
+    let Identified { caller, session } = match identify(registry, ecosystem, &parts.headers).await {
+        Ok(identified) => identified,
         Err(error) if error.kind() == Kind::Unauthenticated => {
             failed_logins.check(origin.client)?;
-            if !ecosystem.signs_in(&parts.method, path) {
-                failed_logins.count(origin.client);
+            if !signs_in {
+                // A session that has ended is no guess.
+                if !Identity::is_session(&parts.headers) {
+                    failed_logins.count(origin.client);
+                }
                 return Err(error);
             }
-            Caller::anonymous()
+            Identified { caller: Caller::anonymous(), session: None }
         }
         Err(error) => return Err(error),
     };
     note_caller(trace, &caller);
-    // An ecosystem's root paths and own hosts keep their mount's address where documents need one.
-    let mount = if mount.is_empty() && is_root_path(ecosystem, path) && !is_own_host(state, origin) {
-        Cow::Owned(format!("/{}", ecosystem.info().mount))
-    } else {
-        Cow::Borrowed(mount)
-    };
     let call = Call {
         registry,
         caller,
+        session,
         method: parts.method.clone(),
-        path,
-        query: parts.uri.query(),
+        path: asked.path,
+        query: asked.query,
         headers: &parts.headers,
         body,
-        base: BaseUrl::new(&format!("{}{mount}", origin.url)),
+        base: asked.base.clone(),
+        own_host,
         trace,
     };
     let actor = call.caller.actor(origin.client);
-    actor.acting(ecosystem.serve(call)).await
+    let answered = actor.acting(ecosystem.serve(call)).await;
+    if signs_in && answered.as_ref().is_err_and(|error| error.kind() == Kind::Unauthenticated) {
+        // What was guessed came in the body.
+        failed_logins.count(origin.client);
+    }
+    answered
 }
 
-fn is_root_path(ecosystem: &dyn Ecosystem, path: &str) -> bool {
-    ecosystem.info().root_paths.iter().any(|root| path.starts_with(root))
+async fn identify(registry: &Registry, ecosystem: &dyn Ecosystem, headers: &HeaderMap) -> Result<Identified> {
+    if ecosystem.info().sessions {
+        return registry.identity().identify_session(headers).await;
+    }
+    Ok(Identified { caller: registry.identity().identify(headers).await?, session: None })
 }
 
-fn is_own_host(state: &State, origin: &Origin<'_>) -> bool {
-    state.config.hosts.as_deref().and_then(|base| router::own_host(origin.host, base)).is_some()
+/// The mount as the client addresses it. An ecosystem's root paths keep their mount's address where documents need one.
+fn base(ecosystem: &dyn Ecosystem, (origin, mount, path): (&Origin<'_>, &str, &str), own_host: Option<&str>) -> BaseUrl {
+    let info = ecosystem.info();
+    if mount.is_empty() && own_host.is_none() && info.root_paths.iter().any(|root| path.starts_with(root)) {
+        return BaseUrl::new(&format!("{}/{}", origin.url, info.mount));
+    }
+    BaseUrl::new(&format!("{}{mount}", origin.url))
 }
 
-fn failed(ecosystem: &dyn Ecosystem, error: &Error, trace: &Trace) -> Response {
+fn failed(ecosystem: &dyn Ecosystem, error: &Error, asked: &Asked<'_>, trace: &Trace) -> Response {
     if error.kind() == Kind::Internal {
         tracing::error!(error = ?error, ecosystem = ecosystem.info().name, "request failed");
     }
     trace.note(|notes| notes.error = Some(format!("{error:?}")));
-    let mut response = ecosystem.error(error);
+    let mut response = ecosystem.error(error, asked);
     finish_error(&mut response, error);
     response
 }

@@ -12,6 +12,7 @@ use rand::RngExt as _;
 use reqwest::redirect;
 use url::Url;
 
+use super::bearer::{self, Challenge, Token};
 use super::breaker::{self, Breaker};
 use super::config::{Config, Credentials, ProxyEnvironment, UpstreamConfig};
 use super::freshness::Lifetimes;
@@ -36,6 +37,8 @@ pub struct Upstream {
     breaker_limits: breaker::Limits,
     limits: Config,
     clock: Clock,
+    /// Tokens for parts of the address tree, by path.
+    tokens: moka::sync::Cache<String, Token>,
 }
 
 /// How much of a body came since when.
@@ -95,6 +98,7 @@ impl Upstream {
             breaker_limits: engine.breaker(),
             limits: engine.clone(),
             clock,
+            tokens: moka::sync::Cache::new(bearer::REMEMBERED),
         })
     }
 
@@ -150,10 +154,22 @@ impl Upstream {
     /// [`Kind::BadUpstream`] when the upstream failed or answered with nothing usable,
     /// [`Kind::Unavailable`] when it asked to be left alone or is being left alone.
     pub async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Answer> {
+        self.look(Method::GET, url, headers).await
+    }
+
+    /// As [`Upstream::get`], for the head of the answer alone.
+    ///
+    /// # Errors
+    /// As [`Upstream::get`].
+    pub async fn head(&self, url: &Url, headers: HeaderMap) -> Result<Answer> {
+        self.look(Method::HEAD, url, headers).await
+    }
+
+    async fn look(&self, method: Method, url: &Url, headers: HeaderMap) -> Result<Answer> {
         let mut tries = 0;
         loop {
             self.admit()?;
-            let outcome = self.exchange(Method::GET, url.clone(), headers.clone(), None).await;
+            let outcome = self.exchange(method.clone(), url.clone(), headers.clone(), None).await;
             let (error, wait) = match outcome.map(|response| judge(response, &headers)) {
                 Ok(Judged::Answer(answer)) => {
                     self.breaker().succeeded();
@@ -281,26 +297,63 @@ impl Upstream {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One request with its redirects.
-    async fn exchange(&self, method: Method, mut url: Url, headers: HeaderMap, body: Option<Bytes>) -> Result<reqwest::Response> {
+    /// One request with its redirects, and once more with a token where the upstream asks for one.
+    async fn exchange(&self, method: Method, url: Url, headers: HeaderMap, body: Option<Bytes>) -> Result<reqwest::Response> {
+        let known = bearer::parts(url.path()).find_map(|part| self.tokens.get(part));
+        let known = known.filter(|token| token.until > self.clock.now());
+        let response = self.follow(&method, url.clone(), &headers, body.as_ref(), known.as_ref()).await?;
+        if response.status() != StatusCode::UNAUTHORIZED || response.url().origin() != self.base.origin() {
+            return Ok(response);
+        }
+        let challenge = response.headers().get_all(header::WWW_AUTHENTICATE).iter().find_map(bearer::challenge);
+        let Some(challenge) = challenge else { return Ok(response) };
+        let Some(token) = self.token(&challenge).await? else { return Ok(response) };
+        self.tokens.insert(challenge.part(url.path()), token.clone());
+        self.follow(&method, url, &headers, body.as_ref(), Some(&token)).await
+    }
+
+    /// A token of the realm that the upstream names; `None` where the realm is not to be asked, or refuses.
+    async fn token(&self, challenge: &Challenge) -> Result<Option<Token>> {
+        let Some(url) = challenge.address(&self.base) else { return Ok(None) };
+        self.guard.check(&url)?;
+        let mut headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
+        if let Some(credentials) = &self.credentials.0
+            && bearer::trusts(&self.base, &url)
+        {
+            headers.insert(header::AUTHORIZATION, credentials.clone());
+        }
+        // Redirects are not followed: where a realm leads to is nobody's word.
+        let response = self.send(self.http.get(url).headers(headers)).await?;
+        if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
+            return Err(failed_status(response.status()));
+        }
+        if !response.status().is_success() {
+            return Ok(None);
+        }
+        let body = self.read(response, bearer::ANSWER_BYTES).await?;
+        Ok(bearer::token(&body, self.clock.now()))
+    }
+
+    /// A request with its redirects. Only what goes to the configured origin carries credentials.
+    async fn follow(
+        &self,
+        method: &Method,
+        mut url: Url,
+        headers: &HeaderMap,
+        body: Option<&Bytes>,
+        token: Option<&Token>,
+    ) -> Result<reqwest::Response> {
         for _ in 0..=self.limits.redirects {
             self.guard.check(&url)?;
             let mut request = self.http.request(method.clone(), url.clone()).headers(headers.clone());
-            if let Some(credentials) = &self.credentials.0
-                && url.origin() == self.base.origin()
-            {
+            let credentials = token.map(|token| &token.value).or(self.credentials.0.as_ref());
+            if let Some(credentials) = credentials.filter(|_| url.origin() == self.base.origin()) {
                 request = request.header(header::AUTHORIZATION, credentials.clone());
             }
-            if let Some(body) = &body {
+            if let Some(body) = body {
                 request = request.body(body.clone());
             }
-            let response = tokio::time::timeout(Duration::from_secs(self.limits.header_seconds), request.send())
-                .await
-                .map_err(|_| failed("the upstream did not answer in time"))
-                .and_then(|sent| sent.map_err(|error| failed("the upstream cannot be reached").because(error.without_url())));
-            Tries::current().add();
-            METRICS.asked_upstream(&self.name, response.as_ref().ok().map(|response| response.status().as_u16()));
-            let response = response?;
+            let response = self.send(request).await?;
             if !is_redirect(response.status()) {
                 return Ok(response);
             }
@@ -312,6 +365,16 @@ impl Upstream {
             url = next;
         }
         Err(failed("the upstream redirected too often"))
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
+        let response = tokio::time::timeout(Duration::from_secs(self.limits.header_seconds), request.send())
+            .await
+            .map_err(|_| failed("the upstream did not answer in time"))
+            .and_then(|sent| sent.map_err(|error| failed("the upstream cannot be reached").because(error.without_url())));
+        Tries::current().add();
+        METRICS.asked_upstream(&self.name, response.as_ref().ok().map(|response| response.status().as_u16()));
+        response
     }
 }
 

@@ -26,6 +26,7 @@ use crate::store::table::{Key, Table};
 use crate::store::{Batch, Store};
 
 pub mod artifact;
+mod bearer;
 pub mod breaker;
 pub mod client;
 pub mod config;

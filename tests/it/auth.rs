@@ -158,7 +158,7 @@ async fn au16_a_token_in_an_address_is_neither_used_nor_logged() {
 
 /// Two answers that nobody can tell apart: status, headers but the date, body.
 #[track_caller]
-fn same(what: &str, one: &Answer, two: &Answer) {
+pub(crate) fn same(what: &str, one: &Answer, two: &Answer) {
     let headers = |answer: &Answer| {
         let mut headers: Vec<(String, Vec<u8>)> = answer
             .headers

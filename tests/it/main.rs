@@ -19,6 +19,7 @@ mod limits;
 mod maven_wire;
 mod npm_refusals;
 mod npm_wire;
+mod oci;
 mod online;
 mod operation;
 mod proxy;

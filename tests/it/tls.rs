@@ -63,6 +63,12 @@ async fn alpn_gives_http2_and_http1_and_addresses_of_the_origin_used() {
         let address = document["versions"]["1.0.0"]["dist"]["tarball"].as_str().unwrap().to_owned();
         assert_eq!(address, format!("{}/npm/dep/-/dep-1.0.0.tgz", server.tls_origin()));
         assert!(http.get(&address).send().await.unwrap().bytes().await.unwrap() == package.tarball);
+        // A body would be an error of the protocol here, which HTTP/2's clients tell of.
+        let head = http.head(&address).send().await.unwrap();
+        assert_eq!(head.status(), 200);
+        assert_eq!(head.headers()["content-length"], package.tarball.len().to_string());
+        assert!(head.bytes().await.unwrap().is_empty());
+        assert_eq!(http.head(format!("{}/npm/none", server.tls_origin())).send().await.unwrap().bytes().await.unwrap().len(), 0);
     }
     let plain = server.caller().packument("dep").await;
     assert_eq!(plain["versions"]["1.0.0"]["dist"]["tarball"], json!(format!("{}dep/-/dep-1.0.0.tgz", server.registry())));

@@ -11,7 +11,7 @@ use crate::npm_wire::publish;
 use crate::proxy::fetch;
 
 /// Makes every blob look two hours old, so that a sweep may take it if nothing refers to it.
-fn age(server: &Server) {
+pub(crate) fn age(server: &Server) {
     let old = SystemTime::now() - Duration::from_secs(7200);
     for path in files_below(&server.data().join("blobs")) {
         // One may be removed at this very moment.

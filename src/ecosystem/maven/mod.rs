@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::Map;
 
-use super::{Announcement, Description, Ecosystem, Info, Snippet, Told};
+use super::{Announcement, Asked, Description, Ecosystem, Info, Snippet, Told};
 use crate::access::{self, Action, Grant, Target};
 use crate::catalog::{Head, View};
 use crate::digest::{Algorithm, Digests, Hasher};
@@ -42,7 +42,15 @@ use route::{Coordinates, Folder, Route};
 /// The ecosystem.
 pub struct Maven;
 
-static INFO: Info = Info { name: "maven", mount: "maven", root_paths: &[], package_types: &["maven"] };
+static INFO: Info = Info {
+    name: "maven",
+    mount: "maven",
+    hosts: &["maven"],
+    fixed_mount: false,
+    sessions: false,
+    root_paths: &[],
+    package_types: &["maven"],
+};
 
 /// Where upstreams keep the digests of their files.
 const CHECKSUMS: &[(&str, Algorithm)] = &[(".sha1", Algorithm::Sha1), (".md5", Algorithm::Md5)];
@@ -68,7 +76,7 @@ impl Ecosystem for Maven {
     }
 
     /// Plain text; older clients show nothing but the reason in the status line, so it says the same.
-    fn error(&self, error: &Error) -> Response {
+    fn error(&self, error: &Error, _: &Asked<'_>) -> Response {
         let status = reply::status(error);
         let mut response = reply::text(status, format!("{}\n", error.message()));
         if error.kind() == Kind::Unauthenticated {

@@ -170,7 +170,7 @@ mod tests {
     use crate::digest::Digest;
     use crate::format::BaseUrl;
     use crate::name::{OwnerName, PackageName};
-    use crate::package::{AccountId, Package, PackageId, Version, VersionId, Visibility};
+    use crate::package::{AccountId, Package, PackageId, Relations, Version, VersionId, Visibility};
 
     fn announced(manifest: &str) -> Announcement {
         let package = Package {
@@ -210,6 +210,8 @@ mod tests {
             deprecated: None,
             deleted_at: None,
             purged: false,
+            lost_tags: Vec::new(),
+            relations: Relations::default(),
         };
         let (owner, base) = (OwnerName::new("acme").unwrap(), BaseUrl::new("http://h/npm"));
         of(Told { package: &package, version: &version, owner: &owner, base: &base })

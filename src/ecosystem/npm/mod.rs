@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 
-use super::{Announcement, Description, Ecosystem, Info, Snippet, Told};
+use super::{Announcement, Asked, Description, Ecosystem, Info, Snippet, Told};
 use crate::access::{Action, Grant};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
@@ -47,7 +47,15 @@ use route::Route;
 pub struct Npm;
 
 /// npm asks for attestations below the origin's root, whatever path its registry setting has.
-static INFO: Info = Info { name: "npm", mount: "npm", root_paths: &["/-/npm/"], package_types: &["npm"] };
+static INFO: Info = Info {
+    name: "npm",
+    mount: "npm",
+    hosts: &["npm"],
+    fixed_mount: false,
+    sessions: false,
+    root_paths: &["/-/npm/"],
+    package_types: &["npm"],
+};
 
 impl Ecosystem for Npm {
     fn info(&self) -> &'static Info {
@@ -62,7 +70,7 @@ impl Ecosystem for Npm {
         matches!(route::parse(method, path), Ok(Route::Login { .. } | Route::Ping))
     }
 
-    fn error(&self, error: &Error) -> Response {
+    fn error(&self, error: &Error, _: &Asked<'_>) -> Response {
         let status = reply::status(error);
         let text = if error.kind() == Kind::NotFound && error.message() == "not found" { "Not found" } else { error.message() };
         let mut response = reply::json(status, &json!({ "error": text }));

@@ -8,8 +8,7 @@ use crate::catalog::Head;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{Response, StatusCode, reply};
 use crate::name::PackageName;
-use crate::registry::removal::LAST_VERSION;
-use crate::registry::{Call, Registry};
+use crate::registry::{Call, Registry, Untagged};
 
 /// What a form names.
 struct Named {
@@ -26,7 +25,7 @@ async fn named(call: Call<'_>) -> Result<Named> {
     Ok(Named { name, number: gemspec::number(version, field(&form, "platform").unwrap_or(gemspec::RUBY)) })
 }
 
-/// `DELETE /api/v1/gems/yank`: the version leaves every list and cannot be fetched. The last one takes the gem with it.
+/// `DELETE /api/v1/gems/yank`: the version leaves every list and cannot be fetched.
 ///
 /// # Errors
 /// `NotFound` with the version's name when there is no such version.
@@ -34,10 +33,7 @@ pub(super) async fn yank(call: Call<'_>, tree: &Tree) -> Result<Response> {
     let (registry, caller) = (call.registry, Arc::clone(&call.caller));
     let Named { name, number } = named(call).await?;
     let (_, grant) = hosted(registry, tree, &caller, &name, Action::Delete).await?;
-    match registry.delete_version(&grant, &number, &|_| None).await {
-        Err(error) if error.message() == LAST_VERSION => registry.delete_package(&grant).await?,
-        result => result.map_err(|error| no_version(error, &name, &number))?,
-    }
+    registry.withdraw(&grant, &number).await.map_err(|error| no_version(error, &name, &number))?;
     Ok(reply::text(StatusCode::OK, format!("Successfully deleted gem: {name} ({number})")))
 }
 
@@ -49,7 +45,7 @@ pub(super) async fn unyank(call: Call<'_>, tree: &Tree) -> Result<Response> {
     let (registry, caller) = (call.registry, Arc::clone(&call.caller));
     let Named { name, number } = named(call).await?;
     let (_, grant) = hosted(registry, tree, &caller, &name, Action::Admin).await?;
-    registry.restore_version(&grant, &number, &|_| None).await.map_err(|error| no_version(error, &name, &number))?;
+    registry.restore_version(&grant, &number, &Untagged).await.map_err(|error| no_version(error, &name, &number))?;
     Ok(reply::text(StatusCode::OK, format!("Successfully undeleted gem: {name} ({number})")))
 }
 

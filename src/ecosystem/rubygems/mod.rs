@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 
-use super::{Description, Ecosystem, Info, Snippet};
+use super::{Announcement, Asked, Description, Ecosystem, Info, Snippet, Told};
 use crate::access::{Action, Grant};
 use crate::catalog::View;
 use crate::digest::{Algorithm, Digest, Digests, Hasher};
@@ -18,7 +18,7 @@ use crate::format::BaseUrl;
 use crate::http::negotiate::Coding;
 use crate::http::{HeaderValue, Response, StatusCode, conditional, header, path, reply};
 use crate::name::{OwnerName, PackageName};
-use crate::package::Version;
+use crate::package::{File, Version};
 use crate::registry::{Artifact, Call, Content, Keeping, Location, Plan, Topic};
 use crate::upstream::{Need, Verdict};
 
@@ -43,7 +43,15 @@ use route::Route;
 /// The ecosystem.
 pub struct RubyGems;
 
-static INFO: Info = Info { name: "rubygems", mount: "rubygems", root_paths: &[], package_types: &["rubygems"] };
+static INFO: Info = Info {
+    name: "rubygems",
+    mount: "rubygems",
+    hosts: &["rubygems"],
+    fixed_mount: false,
+    sessions: false,
+    root_paths: &[],
+    package_types: &["rubygems"],
+};
 
 /// Most gems that the dependency API is asked for at once.
 const DEPENDENCIES: usize = 200;
@@ -60,7 +68,7 @@ impl Ecosystem for RubyGems {
         serve(call).boxed()
     }
 
-    fn error(&self, error: &Error) -> Response {
+    fn error(&self, error: &Error, _: &Asked<'_>) -> Response {
         let mut response = reply::text(reply::status(error), format!("{}\n", error.message()));
         if error.kind() == Kind::Unauthenticated {
             response
@@ -74,6 +82,33 @@ impl Ecosystem for RubyGems {
         let spec: Spec = serde_json::from_str(version.manifest.get()).unwrap_or_default();
         let license = (!spec.licenses.is_empty()).then(|| spec.licenses.join(", "));
         Description { summary: spec.summary.or(spec.description), license, metadata: Map::new() }
+    }
+
+    fn announce(&self, told: Told<'_>) -> Announcement {
+        let spec: Spec = serde_json::from_str(told.version.manifest.get()).unwrap_or_default();
+        let base = format!("{}/{}", told.base.as_str(), told.owner);
+        let folder = |file: &File| if gemspec::is_gem(&file.name) { "gems" } else { "quick/Marshal.4.8" };
+        let address = |file: &File| format!("{base}/{}/{}", folder(file), path::encode(&file.name));
+        let platform = if spec.platform == gemspec::RUBY { String::new() } else { format!(" --platform {}", spec.platform) };
+        let needed =
+            spec.dependencies.iter().map(|one| json!({ "name": one.name, "requirements": one.requirements, "runtime": one.runtime }));
+        let metadata = json!([{
+            "name": spec.name,
+            "description": spec.description,
+            "homepage": spec.homepage,
+            "version_info": { "version": spec.version },
+            "platform": spec.platform,
+            "metadata": spec.metadata,
+            "dependencies": needed.collect::<Vec<_>>(),
+        }]);
+        Announcement {
+            installation_command: format!("gem install {} --version {}{platform} --source {base}/", spec.name, spec.version),
+            package_url: format!("{base}/gems/{}.gem", path::encode(&spec.full_name())),
+            prerelease: version::is_prerelease(&spec.version),
+            downloads: told.version.files.iter().map(|file| Some(address(file))).collect(),
+            members: Map::from_iter([("rubygems_metadata".to_owned(), metadata)]),
+            ..Announcement::default()
+        }
     }
 
     fn clients(&self, base: &BaseUrl) -> Vec<Snippet> {

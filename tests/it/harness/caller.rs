@@ -83,6 +83,12 @@ impl Ask {
         Self(self.0.body(bytes.into()))
     }
 
+    /// Sets a body that is sent in chunks, without saying how long it is.
+    pub(crate) fn stream(self, bytes: &[u8], chunk: usize) -> Self {
+        let chunks: Vec<std::io::Result<Vec<u8>>> = bytes.chunks(chunk).map(|chunk| Ok(chunk.to_vec())).collect();
+        Self(self.0.body(reqwest::Body::wrap_stream(futures_util::stream::iter(chunks))))
+    }
+
     /// Sends it; panics when no answer comes.
     pub(crate) async fn send(self) -> Answer {
         self.try_send().await.expect("an answer")

@@ -31,10 +31,10 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// Signs a new certificate for `127.0.0.1` and `localhost`.
+    /// Signs a new certificate for `127.0.0.1`, `localhost` and `registry.test`.
     pub(crate) fn sign(&self) -> Identity {
         let key = KeyPair::generate().expect("a key");
-        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let names = ["127.0.0.1".to_owned(), "localhost".to_owned(), "registry.test".to_owned()];
         let mut params = CertificateParams::new(names).expect("names");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;

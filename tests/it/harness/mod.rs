@@ -7,7 +7,9 @@
 mod caller;
 mod certificates;
 mod clients;
+mod containers;
 mod disk;
+mod image;
 mod package;
 mod program;
 mod raw;
@@ -15,9 +17,11 @@ mod server;
 mod tunnel;
 mod upstream;
 
-pub(crate) use caller::{Answer, Caller};
+pub(crate) use caller::{Answer, Ask, Caller};
 pub(crate) use certificates::{Authority, Identity};
 pub(crate) use clients::{Client, Project, Tool, clients};
+pub(crate) use containers::{Dock, Engine};
+pub(crate) use image::{Blob, EMPTY, INDEX, Image, LAYER, MANIFEST};
 pub(crate) use package::{Package, gunzip, integrity, shasum};
 pub(crate) use program::{Ran, run};
 pub(crate) use raw::{Exchange, exchange};

@@ -5,21 +5,32 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// The longest a program may run.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Runs a program in a folder, in a process group of its own, which is killed when it takes too long.
+/// Runs a program in a folder.
 pub(crate) async fn run(program: &Path, arguments: &[&str], folder: &Path, environment: &[(&str, String)]) -> Ran {
     let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     assert!(program.exists(), "{name} is not installed; tests/run --install installs every client");
     let mut command = Command::new(program);
     command.args(arguments).current_dir(folder).env_clear().envs(environment.iter().map(|(name, value)| (*name, value.as_str())));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
-    let child = command.spawn().unwrap_or_else(|error| panic!("{name} in {}: {error}", folder.display()));
+    execute(command, &format!("{name} {}", arguments.join(" ")), &[]).await
+}
+
+/// Runs a command with some input, in a process group of its own, which is killed when it takes too long. `line` is how it
+/// is called in reports.
+pub(super) async fn execute(mut command: Command, line: &str, input: &[u8]) -> Ran {
+    let line = line.to_owned();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{line}: {error}"));
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let line = format!("{name} {}", arguments.join(" "));
+    if let Some(mut pipe) = child.stdin.take() {
+        // Who needs no input may be gone already.
+        let _ = pipe.write_all(input).await;
+    }
     let Ok(output) = tokio::time::timeout(LIMIT, child.wait_with_output()).await else {
         if let Some(group) = group {
             let _ = kill_process_group(group, Signal::KILL);
