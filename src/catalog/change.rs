@@ -22,6 +22,7 @@ use crate::error::{Error, Result, Subject};
 use crate::event::{About, Deed};
 use crate::name::{PackageName, Tag};
 use crate::package::{AccountId, File, Package, PackageId, Principal, Relations, RepositoryId, Role, Version, VersionId, Visibility};
+use crate::rules::Rules;
 use crate::store::Batch;
 use crate::store::table::Stored;
 
@@ -139,7 +140,9 @@ pub fn publish_related(
     if package.deleted_at.take().is_some() {
         // Publishing again under a deleted name begins anew; what was deleted stays deleted.
         package.tags.clear();
+        package.created_at = now;
     }
+    let before = package.clone();
     package.versions += 1;
     if head.is_none_or(|head| head.package.deleted_at.is_some()) {
         come_alive(&mut batch, &package)?;
@@ -150,6 +153,7 @@ pub fn publish_related(
     if let Some(tag) = &draft.first_tag {
         package.tags.entry(tag.clone()).or_insert_with(|| draft.number.clone());
     }
+    expect_fixed_tags(&before, &package)?;
     let package = touch(&mut batch, package, now)?;
     let record = Version {
         id: version,
@@ -211,6 +215,7 @@ fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
         roles: BTreeMap::from([(Principal::User(draft.publisher), Role::Admin)]),
         workflows: BTreeMap::new(),
         tags: BTreeMap::new(),
+        rules: Rules::default(),
         stars: BTreeMap::new(),
         versions: 0,
         generation: 0,
@@ -232,8 +237,21 @@ pub fn edit(head: &Head, deed: Deed, now: Timestamp, change: impl FnOnce(&mut Pa
     PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
     let mut package = head.package.clone();
     change(&mut package);
+    expect_fixed_tags(&head.package, &package)?;
     let package = touch(&mut batch, package, now)?;
     Ok(Change { batch, deed, package, versions: Vec::new(), detail: None })
+}
+
+/// That every tag which the rules of a package fix is where it was.
+fn expect_fixed_tags(before: &Package, after: &Package) -> Result<()> {
+    if before.rules.immutable_tags.is_empty() {
+        return Ok(());
+    }
+    let moved = before.tags.iter().find(|(tag, number)| after.tags.get(*tag) != Some(number) && before.rules.fixes(tag));
+    match moved {
+        Some((tag, _)) => Err(Error::forbidden(Subject::Tag, format!("the tag {tag} is immutable: it neither moves nor goes"))),
+        None => Ok(()),
+    }
 }
 
 /// Sets or removes the warnings of versions.

@@ -33,6 +33,7 @@ pub mod family;
 pub(crate) mod fixture;
 pub mod publish;
 pub mod removal;
+pub mod retention;
 pub mod settings;
 pub mod source;
 

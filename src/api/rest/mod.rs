@@ -41,6 +41,7 @@ mod refusal;
 mod repositories;
 mod root;
 mod rows;
+mod rules;
 mod site;
 mod table;
 mod teams;

@@ -241,7 +241,8 @@ async fn blob(call: &Call<'_>, name: &PackageName, digest: &Digest) -> Result<Re
 async fn own_content(call: &Call<'_>, name: &PackageName, digest: &Digest) -> Result<Artifact> {
     let grant = access::grant_own(&call.caller, Target { ecosystem: INFO.name, name, package: None })?;
     permit(call, name, Access::Pull)?;
-    call.registry.content(&grant, None, digest).await
+    let head = call.registry.catalog().head(INFO.name, name).await?;
+    call.registry.content(&grant, head.filter(|head| head.package.deleted_at.is_some()).as_deref(), digest).await
 }
 
 /// A range whose end lies before its beginning. HTTP would have it ignored; the specification's clients expect a refusal.

@@ -7,6 +7,8 @@ mod engines;
 mod management;
 mod pull;
 mod push;
+mod rest;
+mod rules;
 mod token;
 mod upkeep;
 
