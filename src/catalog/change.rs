@@ -14,11 +14,11 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::{
-    BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWN_NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key,
-    listed_key, name_key, own_name_key, owned_key, owner_key, package_key, relations, version_key,
+    BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWN_NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, VERSIONS_LIMIT, blob_key,
+    file_key, listed_key, name_key, own_name_key, owned_key, owner_key, package_key, relations, version_key,
 };
 use crate::clock::Timestamp;
-use crate::error::{Error, Result, Subject};
+use crate::error::{Error, Kind, Result, Subject};
 use crate::event::{About, Deed};
 use crate::name::{PackageName, Tag};
 use crate::package::{AccountId, File, Package, PackageId, Principal, Relations, RepositoryId, Role, Version, VersionId, Visibility};
@@ -144,6 +144,7 @@ pub fn publish_related(
     }
     let before = package.clone();
     package.versions += 1;
+    expect_room(&package)?;
     if head.is_none_or(|head| head.package.deleted_at.is_some()) {
         come_alive(&mut batch, &package)?;
     }
@@ -240,6 +241,15 @@ pub fn edit(head: &Head, deed: Deed, now: Timestamp, change: impl FnOnce(&mut Pa
     expect_fixed_tags(&head.package, &package)?;
     let package = touch(&mut batch, package, now)?;
     Ok(Change { batch, deed, package, versions: Vec::new(), detail: None })
+}
+
+/// That a package has not too many live versions.
+fn expect_room(package: &Package) -> Result<()> {
+    if package.versions <= VERSIONS_LIMIT as u64 {
+        return Ok(());
+    }
+    let text = format!("a package has at most {VERSIONS_LIMIT} versions; delete some first");
+    Err(Error::new(Kind::Unprocessable, Subject::Version).saying(text))
 }
 
 /// That every tag which the rules of a package fix is where it was.
@@ -465,6 +475,7 @@ fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, S
     let mut package = head.package.clone();
     package.deleted_at = None;
     package.versions += versions.len() as u64;
+    expect_room(&package)?;
     for stored in versions {
         for tag in &stored.value.lost_tags {
             package.tags.entry(tag.clone()).or_insert_with(|| stored.value.number.clone());

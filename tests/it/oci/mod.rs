@@ -4,6 +4,7 @@ mod access;
 mod clients;
 mod discovery;
 mod engines;
+mod large;
 mod management;
 mod pull;
 mod push;
