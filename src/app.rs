@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api::socket::Socket;
+use crate::api::webhooks::{Moment, Teller};
 use crate::api::{self, Api};
 use crate::blob::Blobs;
 use crate::catalog::Catalog;
@@ -41,6 +42,7 @@ use crate::store::redb::{Durability, Redb};
 use crate::upstream::config::{Credentials, ProxyEnvironment};
 use crate::upstream::{Fetcher, Upstream, UpstreamConfig};
 use crate::usage::Downloads;
+use crate::webhook::Hooks;
 
 /// What a data folder holds, opened: everything but the network.
 pub struct Data {
@@ -54,6 +56,8 @@ pub struct Data {
     pub identity: Arc<Identity>,
     /// Hosted packages.
     pub catalog: Catalog,
+    /// Who is told of events.
+    pub hooks: Hooks,
     restorable: Duration,
     unfinished: Duration,
     audit: event::Config,
@@ -81,11 +85,12 @@ impl Data {
         let blobs = Blobs::open(folder, index, clock.clone(), config.blob.clone()).await?;
         let identity = Arc::new(Identity::with_config(Arc::clone(&state), clock.clone(), config.identity.clone()));
         let downloads = Arc::new(Downloads::new(Arc::clone(&state), clock.clone(), config.usage.clone()));
+        let hooks = Hooks::new(Arc::clone(&state), clock.clone(), config.webhook.clone());
         let catalog = Catalog::new(state, Arc::clone(&identity), downloads, clock.clone());
         let restorable = Duration::from_secs(config.registry.restore_days.saturating_mul(86_400));
         let unfinished = Duration::from_secs(config.registry.unfinished_hours.saturating_mul(3600));
         let audit = config.audit.clone();
-        Ok(Self { truth, cache, blobs, identity, catalog, restorable, unfinished, audit, _lock: lock })
+        Ok(Self { truth, cache, blobs, identity, catalog, hooks, restorable, unfinished, audit, _lock: lock })
     }
 
     /// What jobs work on.
@@ -95,6 +100,7 @@ impl Data {
             blobs: self.blobs.clone(),
             catalog: self.catalog.clone(),
             identity: Arc::clone(&self.identity),
+            hooks: self.hooks.clone(),
             restorable: self.restorable,
             unfinished: self.unfinished,
             audit: self.audit.clone(),
@@ -125,6 +131,7 @@ impl Data {
             blobs: self.blobs.clone(),
             fetcher,
             upstreams,
+            hooks: self.hooks.clone(),
             clock: clock.clone(),
         }))
     }
@@ -147,6 +154,16 @@ impl Data {
             registry: Box::new(move || Arc::clone(&state.load().registry)),
             upkeep: api::Upkeep::new(Box::new(fsck), Box::new(gc)),
         }
+    }
+
+    /// What tells webhooks of events, with the engine that `state` holds at each moment.
+    fn teller(&self, state: &Arc<ArcSwap<State>>) -> Result<Teller> {
+        let state = Arc::clone(state);
+        let moment = move || {
+            let state = state.load();
+            Moment { registry: Arc::clone(&state.registry), public_url: state.public_url.clone() }
+        };
+        Teller::new(self.hooks.clone(), Box::new(moment))
     }
 
     fn state(&self, config: &Config, clock: &Clock) -> Result<State> {
@@ -202,6 +219,7 @@ async fn run(config: Config) -> Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(socket.serve(admin, stopped.clone()));
     tasks.spawn(data.jobs().run(stopped.clone()));
+    tasks.spawn(data.teller(&state)?.run(stopped.clone()));
     greet(&config, &server.addresses(), first_token.as_ref())?;
     tasks.spawn(server.run(stopped));
 
@@ -253,15 +271,17 @@ fn reload(data: &Data, old: &Config, clock: &Clock, certificates: Option<&Arc<Ce
         certificates.reload(&new.server.tls)?;
     }
     if fixed(&new) != fixed(old) {
-        tracing::warn!("data_dir, listening addresses, [blob], [store], [identity], [usage], [audit] and [log] change only with a restart");
+        tracing::warn!(
+            "data_dir, listening addresses, [blob], [store], [identity], [usage], [audit], [webhook] and [log] change only with a restart"
+        );
     }
     Ok((new, state))
 }
 
 /// What is read at the start alone.
 fn fixed(config: &Config) -> impl PartialEq {
-    let Config { data_dir, server, blob, store, log, identity, usage, audit, .. } = config;
-    (data_dir, &server.listen, &server.tls.listen, blob, store, log, identity, usage, audit)
+    let Config { data_dir, server, blob, store, log, identity, usage, audit, webhook, .. } = config;
+    (data_dir, &server.listen, &server.tls.listen, blob, store, log, identity, usage, audit, webhook)
 }
 
 fn upstream(own: &UpstreamConfig, config: &Config, environment: &ProxyEnvironment, clock: &Clock) -> Result<Arc<Upstream>> {

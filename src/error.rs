@@ -66,6 +66,7 @@ pub enum Subject {
     Digest,
     Token,
     Account,
+    Webhook,
     Upstream,
     Store,
     Config,

@@ -42,6 +42,8 @@ pub struct Ask {
     pub path: String,
     /// The `Accept` header to send.
     pub accept: &'static str,
+    /// Whether the document only grows, so that what is known of it need not be sent again.
+    pub grows: bool,
 }
 
 /// What an index document promises about one file.
@@ -130,4 +132,30 @@ pub trait Document: Clone + Send + Sync + 'static {
 
     /// The document as bytes, with addresses below `at`.
     fn render(&self, at: &BaseUrl, form: Self::Form) -> Bytes;
+}
+
+/// An index document whose packages are all listed in one file that only grows: a log of
+/// which versions came and went.
+pub trait Roll: Document {
+    /// What to ask an upstream's file for.
+    fn ask_roll() -> Ask;
+
+    /// The beginning of a file that no upstream has a part in, made at an instant (RFC 3339).
+    fn opening(at: &str) -> String;
+
+    /// Where the lines of an upstream's file begin; `None` when it is no such file.
+    fn body_start(text: &str) -> Option<usize>;
+
+    /// The name of the package that a line speaks of.
+    fn name_of(line: &str) -> &str;
+
+    /// The versions that this document lists.
+    fn numbers(&self) -> Vec<String>;
+
+    /// The line that tells of the versions that came and went since those were told, with its
+    /// line end; `None` when nothing did.
+    fn tell(&self, told: &[String]) -> Option<String>;
+
+    /// The document of a package of which nothing is left.
+    fn gone(name: &PackageName) -> Self;
 }

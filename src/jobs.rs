@@ -16,9 +16,10 @@ use crate::blob::{Blobs, EvictReport, SweepReport, VerifyReport};
 use crate::catalog::Catalog;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::event;
 use crate::identity::Identity;
+use crate::webhook::{Hooks, Target};
 
 /// Files younger than this are left alone by a sweep: their rows may still be on the way.
 const SWEEP_GRACE: Duration = Duration::from_secs(3600);
@@ -32,6 +33,8 @@ pub struct Jobs {
     pub catalog: Catalog,
     /// Accounts and tokens.
     pub identity: Arc<Identity>,
+    /// Who is told of events.
+    pub hooks: Hooks,
     /// How long what was deleted can be restored.
     pub restorable: Duration,
     /// How long the files of a version that nothing completes, and uploads that no version names, are kept.
@@ -76,6 +79,16 @@ static TABLE: &[Job] = &[
         every: Duration::from_secs(3600),
         run: |jobs| async move { jobs.give_up_unfinished().await.map(drop) }.boxed(),
     },
+    // Whoever made an event says so; if that was cut short, this does.
+    Job {
+        name: "announce",
+        every: Duration::from_secs(5),
+        run: |jobs| {
+            jobs.hooks.announce();
+            std::future::ready(Ok(())).boxed()
+        },
+    },
+    Job { name: "webhooks", every: Duration::from_secs(3600), run: |jobs| async move { jobs.clear_webhooks().await.map(drop) }.boxed() },
     Job { name: "sweep", every: Duration::from_secs(3600), run: |jobs| async move { jobs.sweep(SWEEP_GRACE).await.map(drop) }.boxed() },
     Job { name: "forget", every: Duration::from_secs(3600), run: |jobs| async move { jobs.forget().await }.boxed() },
 ];
@@ -200,6 +213,42 @@ impl Jobs {
         Timestamp::from_millis(self.catalog.clock().now().as_millis().saturating_sub(window))
     }
 
+    /// Removes webhooks whose repository or organisation is gone, what is left of removed ones, and deliveries
+    /// past their limits; returns how many webhooks went.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn clear_webhooks(&self) -> Result<usize> {
+        const CHUNK: usize = 1000;
+        let mut removed = 0;
+        let mut after = None;
+        loop {
+            let hooks = self.hooks.all(after, CHUNK).await?;
+            for hook in &hooks {
+                let found = match hook.target {
+                    Target::Repository(id) => self.identity.repository_by_id(id).await.map(drop),
+                    Target::Organisation(id) => self.identity.account(id).await.map(drop),
+                };
+                match found {
+                    Err(error) if error.kind() == Kind::NotFound => {
+                        self.hooks.delete(hook.target, hook.id, None).await?;
+                        removed += 1;
+                    }
+                    found => {
+                        found?;
+                        self.hooks.trim(hook.id).await?;
+                    }
+                }
+            }
+            match hooks.last() {
+                Some(last) if hooks.len() == CHUNK => after = Some(last.id),
+                _ => break,
+            }
+        }
+        self.hooks.forget_orphans().await?;
+        Ok(removed)
+    }
+
     /// Hashes every blob, and looks whether every hosted one is there.
     ///
     /// # Errors
@@ -275,5 +324,49 @@ impl CheckReport {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.blobs.damaged.is_empty() && self.blobs.foreign.is_empty() && self.blobs.unlisted == 0 && self.lost.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::NewUser;
+    use crate::name::{OwnerName, RepositoryName};
+    use crate::package::{HookId, Visibility};
+    use crate::registry::fixture;
+    use crate::store::Batch;
+    use crate::webhook::{Draft, Hook, Settings};
+
+    #[tokio::test]
+    async fn webhooks_go_with_what_they_listened_to() {
+        let engine = fixture::fixture().await;
+        let (identity, hooks) = (&engine.identity, engine.registry.hooks().clone());
+        let new = NewUser { login: OwnerName::new("ann").unwrap(), email: None, site_admin: false };
+        let ann = identity.create_user(new).await.unwrap().id;
+        let acme = identity.create_organisation(OwnerName::new("acme").unwrap(), Some(ann)).await.unwrap().id;
+        let web = identity.create_repository(acme, RepositoryName::new("web").unwrap(), Visibility::Public).await.unwrap().id;
+        for target in [Target::Repository(web), Target::Organisation(acme)] {
+            let id = HookId(hooks.next_id().await.unwrap());
+            let now = hooks.clock().now();
+            let settings = Settings::to("https://example.com/".to_owned());
+            let (events, origin) = (vec!["package".to_owned()], String::new());
+            let hook = Hook { id, target, author: ann, active: true, events, settings, origin, created_at: now, updated_at: now };
+            let ping = Draft { hook: id, event: "ping", action: None, package: None, repository: None, payload: "{}".to_owned() };
+            hooks.create(&hook, ping, None).await.unwrap();
+        }
+        let jobs = Jobs {
+            blobs: engine.registry.blobs().clone(),
+            catalog: engine.registry.catalog().clone(),
+            identity: Arc::clone(identity),
+            hooks: hooks.clone(),
+            restorable: Duration::ZERO,
+            unfinished: Duration::ZERO,
+            audit: event::Config::default(),
+        };
+        assert_eq!(jobs.clear_webhooks().await.unwrap(), 0);
+        identity.delete_repository(web, Batch::new()).await.unwrap();
+        assert_eq!(jobs.clear_webhooks().await.unwrap(), 1);
+        let left = hooks.all(None, 10).await.unwrap();
+        assert_eq!(left.iter().map(|hook| hook.target).collect::<Vec<_>>(), [Target::Organisation(acme)]);
     }
 }

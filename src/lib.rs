@@ -28,9 +28,10 @@
 //! | `access` | who may do what: one pure function, and the grant that proves it said yes |
 //! | `catalog` | hosted packages: looking up, and changes as batches |
 //! | `upstream` | upstream registries: guard, breaker, freshness, one fetch for many, resuming |
+//! | `webhook` | webhooks, their queues and logs; signed sending past the guard |
 //! | `registry` | the engine that all ecosystems share: plan, document, artifact, publish, removal |
 //! | `ecosystem` | the border to the server, and a folder for each ecosystem |
-//! | `api` | administration over a local socket, and GitHub's REST API (`api::rest`) |
+//! | `api` | administration over a local socket, GitHub's REST API (`api::rest`), and who is told of events (`api::webhooks`) |
 //! | `server` | listening, TLS, routing by host and path, one request from head to log line |
 //! | `jobs` | periodic work as a table; fsck and gc |
 //! | `config`, `app`, `cli` | one file checked as a whole; the only wiring; the command line |
@@ -80,6 +81,8 @@ pub mod access;
 
 pub mod catalog;
 pub mod upstream;
+
+pub mod webhook;
 
 pub mod registry;
 

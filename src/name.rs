@@ -138,6 +138,22 @@ impl RepositoryName {
     }
 }
 
+/// Owner and name of the repository that an address leads to, however it is written:
+/// `github:acme/tool`, `acme/tool`, `git+https://host/acme/tool.git`, `git@host:acme/tool.git`.
+#[must_use]
+pub fn repository_in(address: &str) -> Option<(String, String)> {
+    let text = address.trim().split(['#', '?']).next()?;
+    let path = match text.split_once("://") {
+        Some((_, rest)) => rest.split_once('/')?.1,
+        None => text.rsplit_once(':').map_or(text, |(_, path)| path),
+    };
+    let path = path.trim_end_matches('/');
+    let path = path.strip_suffix(".git").unwrap_or(path);
+    let (owner, name) = path.rsplit_once('/')?;
+    let owner = owner.rsplit('/').next()?;
+    (!owner.is_empty() && !name.is_empty()).then(|| (owner.to_owned(), name.to_owned()))
+}
+
 name_type! {
     /// The slug of a team within its organisation.
     TeamName

@@ -54,6 +54,14 @@ id_type! {
     /// A version of a hosted package.
     VersionId
 }
+id_type! {
+    /// A webhook.
+    HookId
+}
+id_type! {
+    /// One telling of an event to a webhook.
+    DeliveryId
+}
 
 /// Who may see a thing without a role on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

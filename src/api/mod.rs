@@ -41,6 +41,7 @@ pub mod socket;
 pub(crate) mod tests;
 mod tokens;
 mod upkeep;
+pub mod webhooks;
 
 pub use upkeep::Upkeep;
 

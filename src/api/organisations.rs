@@ -31,7 +31,7 @@ pub(super) async fn set_member(call: Call<'_>) -> Result<Response> {
     let organisation = of_kind(&call, AccountKind::Organisation).await?.id;
     let user = call.account(1).await?.id;
     let body: MemberBody = call.json()?;
-    let membership = call.identity().set_member(organisation, user, body.role).await?;
+    let membership = call.registry().set_member(organisation, user, body.role).await?;
     Ok(shown(&member_view(&call, &membership).await?))
 }
 

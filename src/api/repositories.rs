@@ -64,7 +64,7 @@ pub(super) async fn change(call: Call<'_>) -> Result<Response> {
 
 pub(super) async fn delete(call: Call<'_>) -> Result<Response> {
     let (_, repository) = repository(&call).await?;
-    call.identity().delete_repository(repository.id).await?;
+    call.registry().delete_repository(repository.id).await?;
     Ok(done())
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+use super::links;
 use super::{
     BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWN_NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, VERSIONS_LIMIT, blob_key,
     file_key, listed_key, name_key, own_name_key, owned_key, owner_key, package_key, relations, version_key,
@@ -37,6 +38,8 @@ pub struct Change {
     pub package: Package,
     /// The versions it is about; none when it is about the package.
     pub versions: Vec<About>,
+    /// Whose the package was, if the change gives it to another owner.
+    pub former_owner: Option<AccountId>,
     /// What exactly it does, in a few words for the audit log, where the deed leaves that open.
     pub detail: Option<String>,
 }
@@ -156,6 +159,9 @@ pub fn publish_related(
     }
     expect_fixed_tags(&before, &package)?;
     let package = touch(&mut batch, package, now)?;
+    if head.is_none() {
+        links::index(&mut batch, None, &package)?;
+    }
     let record = Version {
         id: version,
         number: draft.number.clone(),
@@ -174,6 +180,10 @@ pub fn publish_related(
     match former {
         Some(former) => {
             relations::release(&mut batch, package.id, &former.value, &record.relations.contents);
+            let kept = |old: &File| draft.files.iter().any(|new| (&new.name, &new.sha256) == (&old.name, &old.sha256));
+            for file in former.value.files.iter().filter(|file| !kept(file)) {
+                BLOB_REFERENCES.delete(&mut batch, blob_key(&file.sha256, package.id, version, &file.name));
+            }
             VERSIONS.unchanged(&mut batch, key(), former);
         }
         None => VERSIONS.absent(&mut batch, key()),
@@ -188,7 +198,7 @@ pub fn publish_related(
     }
     relations::enter(&mut batch, package.id, &record)?;
     let versions = vec![About { part: draft.part, ..About::from(&record) }];
-    Ok(Change { batch, deed: Deed::Published, package, versions, detail: None })
+    Ok(Change { versions, ..made(batch, Deed::Published, package) })
 }
 
 /// Points tags at a live version. Where all point there already there is nothing to do.
@@ -234,13 +244,91 @@ pub fn edit(head: &Head, deed: Deed, now: Timestamp, change: impl FnOnce(&mut Pa
     if head.package.deleted_at.is_some() {
         return Err(Error::not_found(Subject::Package));
     }
+    rewrite(head, deed, now, change)
+}
+
+/// As [`edit`], for deleted packages too.
+fn rewrite(head: &Head, deed: Deed, now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Change> {
     let mut batch = Batch::new();
     PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
     let mut package = head.package.clone();
     change(&mut package);
     expect_fixed_tags(&head.package, &package)?;
     let package = touch(&mut batch, package, now)?;
-    Ok(Change { batch, deed, package, versions: Vec::new(), detail: None })
+    links::index(&mut batch, Some(&head.package), &package)?;
+    Ok(made(batch, deed, package))
+}
+
+fn made(batch: Batch, deed: Deed, package: Package) -> Change {
+    Change { batch, deed, package, versions: Vec::new(), former_owner: None, detail: None }
+}
+
+/// Takes a repository's hold off a package, be it deleted: its link and the rights of its workflows.
+///
+/// # Errors
+/// When a record cannot be encoded.
+pub fn unlink(head: &Head, repository: RepositoryId, now: Timestamp) -> Result<Change> {
+    rewrite(head, Deed::Linked, now, |package| {
+        if package.repository == Some(repository) {
+            (package.repository, package.inherits) = (None, false);
+        }
+        package.workflows.remove(&repository);
+    })
+}
+
+/// Takes somebody's role on a package away, be the package deleted.
+///
+/// # Errors
+/// When a record cannot be encoded.
+pub fn withdraw(head: &Head, principal: Principal, now: Timestamp) -> Result<Change> {
+    rewrite(head, Deed::RolesChanged, now, |package| {
+        package.roles.remove(&principal);
+    })
+}
+
+/// Gives a package to another owner, where nobody has a role on it but `admin`, if one is named. A package that has its
+/// rights from its repository goes with it; any other leaves its repository. Its name stays, and among its former
+/// owner's packages no other can have it. `before` is what the name means among the new owner's.
+///
+/// # Errors
+/// [`Conflict`](crate::error::Kind::Conflict) when the new owner has or had a package of that name.
+pub fn relocate(
+    head: &Head,
+    owner: AccountId,
+    admin: Option<AccountId>,
+    before: Option<&Stored<PackageId>>,
+    now: Timestamp,
+) -> Result<Change> {
+    let id = head.package.id;
+    let mut change = rewrite(head, Deed::Moved, now, |package| {
+        package.owner = owner;
+        package.roles = admin.map(|admin| (Principal::User(admin), Role::Admin)).into_iter().collect();
+        package.workflows.clear();
+        if !package.repository_scoped {
+            (package.repository, package.inherits) = (None, false);
+        }
+    })?;
+    let batch = &mut change.batch;
+    let own_name = || own_name_key(&head.package.ecosystem, &head.package.name, owner);
+    match before {
+        None => {
+            OWN_NAMES.absent(batch, own_name());
+            OWN_NAMES.put(batch, own_name(), &id)?;
+        }
+        // It was the new owner's before.
+        Some(before) if before.value == id => OWN_NAMES.unchanged(batch, own_name(), before),
+        Some(_) => {
+            let text = format!("the new owner has or had a package called {}", head.package.name);
+            return Err(Error::conflict(Subject::Package, text));
+        }
+    }
+    OWNED.delete(batch, owned_key(head.package.owner, id));
+    OWNED.put(batch, owned_key(owner, id), &())?;
+    if change.package.deleted_at.is_none() {
+        come_alive(batch, &change.package)?;
+    }
+    change.former_owner = Some(head.package.owner);
+    Ok(change)
 }
 
 /// That a package has not too many live versions.
@@ -485,7 +573,7 @@ fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, S
         package.tags.entry(tag).or_insert(number);
     }
     let package = touch(&mut batch, package, now)?;
-    Ok(Change { batch, deed: Deed::Restored, package, versions: Vec::new(), detail: None })
+    Ok(made(batch, Deed::Restored, package))
 }
 
 fn remove(head: &Head, versions: &[Stored<Version>], now: Timestamp, change: impl FnOnce(&mut Package)) -> Result<Change> {

@@ -24,6 +24,7 @@ use crate::store::{Batch, Outcome, Store};
 use crate::usage::{Count, Downloads};
 
 pub mod change;
+mod links;
 pub mod relations;
 pub mod staged;
 #[cfg(test)]
@@ -129,6 +130,16 @@ pub enum View {
     Owner(AccountId),
 }
 
+impl View {
+    /// Whether a package is in it; one that moved to another owner is no longer among its former owner's.
+    fn shows(self, package: &Package) -> bool {
+        match self {
+            Self::Root => true,
+            Self::Owner(owner) => package.owner == owner,
+        }
+    }
+}
+
 /// Hosted packages. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog(Arc<Inner>);
@@ -203,10 +214,30 @@ impl Catalog {
         match package {
             None => Ok(None),
             Some(id) => match self.head_by_id(id).await? {
-                Some(head) => Ok(Some(head)),
+                Some(head) => Ok(Some(head).filter(|head| view.shows(&head.package))),
                 None => Err(Error::internal(Subject::Store, format!("{ecosystem} name {name} leads to no package"))),
             },
         }
+    }
+
+    /// Whether a name was among an owner's packages once, and is not now that its package is another owner's.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn moved_away(&self, view: View, ecosystem: &str, name: &PackageName) -> Result<bool> {
+        let View::Owner(owner) = view else { return Ok(false) };
+        match OWN_NAMES.get(&*self.0.store, own_name_key(ecosystem, name, owner)).await? {
+            None => Ok(false),
+            Some(id) => Ok(self.head_by_id(id.value).await?.is_none_or(|head| head.package.owner != owner)),
+        }
+    }
+
+    /// What a package's name means among an owner's packages, whether or not it is still there.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn own_name(&self, package: &Package, owner: AccountId) -> Result<Option<Stored<PackageId>>> {
+        OWN_NAMES.get(&*self.0.store, own_name_key(&package.ecosystem, &package.name, owner)).await
     }
 
     /// The head of the hosted package that a grant is about, or will be about once it is made:
@@ -431,6 +462,33 @@ impl Catalog {
         Ok(heads)
     }
 
+    /// Count of changes of packages made through this process.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        *self.epoch()
+    }
+
+    /// Shows every head of an ecosystem, of all owners, deleted ones too.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn each_head(&self, ecosystem: &str, mut show: impl FnMut(Arc<Head>) + Send) -> Result<()> {
+        const PAGE: usize = 1000;
+        let mut after = None;
+        loop {
+            let rows = OWN_NAMES.scan(&*self.0.store, Key::new().text(ecosystem), after, PAGE).await?;
+            for (_, id) in &rows {
+                if let Some(head) = self.head_by_id(id.value).await? {
+                    show(head);
+                }
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == PAGE => after = Some(key.clone()),
+                _ => return Ok(()),
+            }
+        }
+    }
+
     /// Heads of the live packages of a view whose names begin so, at most `limit`, in the order of
     /// their names. The caller of this function decides for each what its own caller may see.
     ///
@@ -465,7 +523,7 @@ impl Catalog {
         }
     }
 
-    /// Heads of an owner's packages of one ecosystem, deleted ones too, by id, after a package.
+    /// Heads of an owner's packages, of one ecosystem or of all, deleted ones too, by id, after a package.
     /// Looks at no more than `limit` of the owner's packages of all ecosystems; the second value is
     /// what to go on after, `None` at the end. The caller of this function decides for each what
     /// its own caller may see.
@@ -475,7 +533,7 @@ impl Catalog {
     pub async fn owned(
         &self,
         owner: AccountId,
-        ecosystem: &'static str,
+        ecosystem: Option<&str>,
         after: Option<PackageId>,
         limit: usize,
     ) -> Result<(Vec<Arc<Head>>, Option<PackageId>)> {
@@ -488,7 +546,7 @@ impl Catalog {
             let id = owned_id(key)?;
             last = Some(id);
             let Some(stored) = PACKAGES.get(store, package_key(id)).await? else { continue };
-            if stored.value.ecosystem == ecosystem {
+            if ecosystem.is_none_or(|ecosystem| stored.value.ecosystem == ecosystem) {
                 heads.extend(self.head_by_id(id).await?);
             }
         }
@@ -648,20 +706,7 @@ impl Catalog {
     /// # Errors
     /// When the store fails; the change is then not made, or not known to be made.
     pub async fn commit(&self, package: &Package, batch: Batch) -> Result<Applied> {
-        /// Forgets the head also when the caller gives up waiting: the change may still be made.
-        struct Forget<'a>(&'a Catalog, &'a Package);
-        impl Drop for Forget<'_> {
-            fn drop(&mut self) {
-                let Self(catalog, package) = self;
-                let mut epoch = catalog.epoch();
-                *epoch += 1;
-                catalog.0.heads.remove(&package.id);
-                for view in [View::Root, View::Owner(package.owner)] {
-                    catalog.0.names.remove(&view_key(view, &package.ecosystem, &package.name));
-                }
-            }
-        }
-        let forget = Forget(self, package);
+        let forget = self.forgetting(std::slice::from_ref(package));
         let outcome = self.0.store.commit(batch).await;
         drop(forget);
         Ok(match outcome? {
@@ -670,8 +715,35 @@ impl Catalog {
         })
     }
 
+    /// Forgets what is remembered of packages, given as they will be, when the guard is dropped: also when the caller
+    /// gives up waiting, since the change may still be made.
+    pub fn forgetting<'a>(&'a self, packages: &'a [Package]) -> Forgetting<'a> {
+        Forgetting { catalog: self, packages }
+    }
+
     fn epoch(&self) -> std::sync::MutexGuard<'_, u64> {
         self.0.epoch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Held while packages change.
+#[must_use]
+pub struct Forgetting<'a> {
+    catalog: &'a Catalog,
+    packages: &'a [Package],
+}
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        let catalog = self.catalog;
+        let mut epoch = catalog.epoch();
+        *epoch += 1;
+        for package in self.packages {
+            catalog.0.heads.remove(&package.id);
+            for view in [View::Root, View::Owner(package.owner)] {
+                catalog.0.names.remove(&view_key(view, &package.ecosystem, &package.name));
+            }
+        }
     }
 }
 

@@ -192,7 +192,7 @@ async fn a_head_is_remembered_until_it_or_identity_changes() {
     assert_eq!(f.head().await.policy.repository.as_ref().unwrap().visibility, Visibility::Private);
     f.identity.set_visibility(repository.id, Visibility::Internal).await.unwrap();
     assert_eq!(f.head().await.policy.repository.as_ref().unwrap().visibility, Visibility::Internal);
-    f.identity.delete_repository(repository.id).await.unwrap();
+    f.identity.delete_repository(repository.id, Batch::new()).await.unwrap();
     assert!(f.head().await.policy.repository.is_none(), "a deleted repository gives no rights and takes none");
 }
 
@@ -569,7 +569,7 @@ async fn an_owners_packages_are_listed_by_ecosystem_in_pages() {
     let mut seen = Vec::new();
     let (mut after, mut pages) = (None, 0);
     loop {
-        let (heads, next) = f.catalog.owned(f.owner, ECOSYSTEM, after, 2).await.unwrap();
+        let (heads, next) = f.catalog.owned(f.owner, Some(ECOSYSTEM), after, 2).await.unwrap();
         seen.extend(heads.iter().map(|head| head.package.name.to_string()));
         pages += 1;
         after = next;
@@ -578,7 +578,7 @@ async fn an_owners_packages_are_listed_by_ecosystem_in_pages() {
         }
     }
     assert_eq!((seen, pages), (vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], 4));
-    assert!(f.catalog.owned(AccountId(999), ECOSYSTEM, None, 2).await.unwrap().0.is_empty());
+    assert!(f.catalog.owned(AccountId(999), None, None, 2).await.unwrap().0.is_empty());
 }
 
 proptest! {

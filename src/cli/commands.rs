@@ -194,7 +194,8 @@ pub(super) enum Token {
     /// Make a token and print it, this once
     Add {
         user: String,
-        /// Comma-separated: read:packages, write:packages, delete:packages, repo, user, admin:org, read:org
+        /// Comma-separated: read:packages, write:packages, delete:packages, repo, user, admin:org, read:org, admin:repo_hook,
+        /// write:repo_hook, read:repo_hook, admin:org_hook
         #[arg(long, value_delimiter = ',', default_value = "read:packages")]
         scopes: Vec<String>,
         /// What the token is for

@@ -26,6 +26,7 @@ pub(super) fn check(config: &Config, known: &BTreeMap<String, Ecosystem>, docume
         note("log.level", "expected error, warn, info, debug, trace, or a filter such as info,packhouse::upstream=debug");
     }
     check_trust("upstream", config.upstream.proxy_url.as_deref(), &config.upstream.ca_files, &mut note);
+    check_trust("webhook", None, &config.webhook.ca_files, &mut note);
     for (name, ecosystem) in &config.ecosystem {
         let path = format!("ecosystem.{name}");
         if !known.is_empty() && !known.contains_key(name) {
@@ -128,6 +129,11 @@ fn check_numbers(config: &Config, note: &mut impl FnMut(&str, &str)) {
         ("registry.publish_limit_bytes", registry.publish_limit_bytes),
         ("registry.file_limit_bytes", registry.file_limit_bytes),
         ("registry.large_documents_at_once", registry.large_documents_at_once as u64),
+        ("webhook.payload_limit_bytes", config.webhook.payload_limit_bytes as u64),
+        ("webhook.answer_seconds", config.webhook.answer_seconds),
+        ("webhook.at_once", config.webhook.at_once as u64),
+        ("webhook.at_once_per_target", config.webhook.at_once_per_target as u64),
+        ("webhook.queue_limit", config.webhook.queue_limit as u64),
         ("store.group_rows", config.store.group_rows as u64),
         ("store.queue_batches", config.store.queue_batches as u64),
         ("blob.lease_seconds", config.blob.lease_seconds),

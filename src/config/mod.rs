@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result, Subject};
 use crate::observe::log;
-use crate::{access, blob, event, identity, registry, server, store, upstream, usage};
+use crate::{access, blob, event, identity, registry, server, store, upstream, usage, webhook};
 
 mod check;
 mod explain;
@@ -66,6 +66,8 @@ pub struct Config {
     pub upstream: upstream::Config,
     /// The engine that all ecosystems share.
     pub registry: registry::Config,
+    /// Who is told of events.
+    pub webhook: webhook::Config,
     /// Ecosystems by name.
     pub ecosystem: BTreeMap<String, Ecosystem>,
     /// The file it came from; `None` for the embedded example. Read again on SIGHUP.
@@ -88,6 +90,7 @@ impl Default for Config {
             access: access::Config::default(),
             upstream: upstream::Config::default(),
             registry: registry::Config::default(),
+            webhook: webhook::Config::default(),
             ecosystem: BTreeMap::new(),
             file: None,
         }

@@ -36,7 +36,22 @@ fn a_file_without_upstreams_gets_those_of_the_example() {
 /// serde lists the keys of a section when it meets one that is none; each must be in the example.
 #[test]
 fn the_example_explains_every_key() {
-    let sections = ["", "server", "server.tls", "log", "blob", "store", "identity", "access", "upstream", "registry", "ecosystem.npm"];
+    let sections = [
+        "",
+        "server",
+        "server.tls",
+        "log",
+        "blob",
+        "store",
+        "identity",
+        "access",
+        "upstream",
+        "registry",
+        "usage",
+        "audit",
+        "webhook",
+        "ecosystem.npm",
+    ];
     let mut checked = 0;
     for section in sections {
         let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::BaseUrl;
 use crate::http::{Method, Response};
 use crate::name::{OwnerName, PackageName, Tag};
-use crate::package::Version;
+use crate::package::{Package, Version};
 use crate::registry::{Call, Tagging};
 
 pub mod maven;
@@ -24,7 +24,7 @@ pub mod oci;
 pub mod rubygems;
 
 /// Every ecosystem this server speaks.
-pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &maven::Maven, &oci::Oci];
+pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &maven::Maven, &rubygems::RubyGems, &oci::Oci];
 
 /// What the server must know of an ecosystem before it can hand a request to it.
 #[derive(Debug)]
@@ -57,6 +57,36 @@ pub struct Description {
     pub license: Option<String>,
     /// Members of the version's `metadata` besides `package_type`.
     pub metadata: Map<String, Value>,
+}
+
+/// A version that webhooks tell of.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// The package.
+    pub package: &'a Package,
+    /// The version.
+    pub version: &'a Version,
+    /// The owner's login.
+    pub owner: &'a OwnerName,
+    /// The ecosystem's mount as clients address it.
+    pub base: &'a BaseUrl,
+}
+
+/// What webhooks say of a version besides what every ecosystem has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announcement {
+    /// The command that installs it.
+    pub installation_command: String,
+    /// Where its clients find it, as they write it.
+    pub package_url: String,
+    /// Its readme, as it was written.
+    pub readme: Option<String>,
+    /// Whether it is one that a plain install does not choose.
+    pub prerelease: bool,
+    /// Where each of its files is downloaded, in their order.
+    pub downloads: Vec<Option<String>>,
+    /// Members of `package_version` in the ecosystem's own terms, such as GitHub's `container_metadata`.
+    pub members: Map<String, Value>,
 }
 
 /// Lines that point one client at this server.
@@ -137,6 +167,17 @@ pub trait Ecosystem: Send + Sync {
     fn describe(&self, version: &Version, tags: &[&str]) -> Description {
         let _ = (version, tags);
         Description::default()
+    }
+
+    /// What webhooks call the type of its packages, where GitHub's differ from its REST API.
+    fn webhook_type(&self) -> &'static str {
+        self.info().package_types.first().copied().unwrap_or(self.info().name)
+    }
+
+    /// What webhooks say of a version.
+    fn announce(&self, told: Told<'_>) -> Announcement {
+        let _ = told;
+        Announcement::default()
     }
 
     /// The lines that point its clients at a mount.

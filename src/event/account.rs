@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Actor;
 use crate::clock::Timestamp;
 use crate::name::{OwnerName, RepositoryName, TeamName};
-use crate::package::{AccountId, RepositoryId, TokenId, Visibility};
+use crate::package::{AccountId, HookId, RepositoryId, TokenId, Visibility};
 
 macro_rules! deeds {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
@@ -95,6 +95,12 @@ deeds! {
     TokenMinted = "oauth_access.create",
     /// A token was revoked.
     TokenRevoked = "oauth_access.destroy",
+    /// A webhook was made.
+    HookCreated = "hook.create",
+    /// A webhook sends to another address, in another way or of other events.
+    HookChanged = "hook.config_changed",
+    /// A webhook was deleted.
+    HookDeleted = "hook.destroy",
     /// A pattern of names was reserved, or merges with upstreams or no longer does.
     NameReserved = "reserved_name.create",
     /// A reserved pattern was given up.
@@ -154,6 +160,8 @@ pub struct Particulars {
     pub scopes: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<HookId>,
 }
 
 /// The log's line.
@@ -169,6 +177,7 @@ pub fn log(event: &AccountEvent) {
         repository = about.repository.as_ref().map(tracing::field::display),
         role = about.role.as_deref(),
         subject_token = about.token.map(|token| token.0),
+        hook = about.hook.map(|hook| hook.0),
         user = actor.user.map(|user| user.0),
         token = actor.token.map(|token| token.0),
         client = actor.client.map(tracing::field::display),

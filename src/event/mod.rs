@@ -81,6 +81,8 @@ pub enum Deed {
     RulesChanged,
     /// A star was set or removed.
     Starred,
+    /// The package went to another owner.
+    Moved,
 }
 
 impl Deed {
@@ -99,6 +101,7 @@ impl Deed {
             Self::RolesChanged => "roles_changed",
             Self::RulesChanged => "rules_changed",
             Self::Starred => "starred",
+            Self::Moved => "moved",
         }
     }
 }
@@ -120,8 +123,11 @@ pub struct Event {
     pub package: PackageId,
     /// Its name then.
     pub name: PackageName,
-    /// Its owner then.
+    /// Its owner then; of a package that went to another owner the new one.
     pub owner: AccountId,
+    /// Whose it was before, if it went to another owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_owner: Option<AccountId>,
     /// The repository it was linked to then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<RepositoryId>,
@@ -215,23 +221,28 @@ pub enum Whose {
 /// When it cannot be encoded.
 pub fn record(batch: &mut Batch, event: &Event) -> Result<()> {
     LOG.put(batch, Key::new().number(event.id), event)?;
-    OF_OWNER.put(batch, Key::new().number(event.owner.0).number(event.id), &())?;
+    for owner in [Some(event.owner), event.former_owner].into_iter().flatten() {
+        OF_OWNER.put(batch, Key::new().number(owner.0).number(event.id), &())?;
+    }
     OF_PACKAGE.put(batch, Key::new().number(event.package.0).number(event.id), &())?;
     OUTBOX.put(batch, Key::new().number(event.id), &())
 }
 
-/// What is in the outbox, in the order of the events' ids, at most `limit`: each with its
-/// event, unless the log no longer has it.
+/// The ids of the events in the outbox, in their order, at most `limit`.
 ///
 /// # Errors
 /// When the store fails.
-pub async fn untold(store: &dyn Store, limit: usize) -> Result<Vec<(u64, Option<Event>)>> {
+pub async fn untold(store: &dyn Store, limit: usize) -> Result<Vec<u64>> {
     let rows = OUTBOX.scan(store, Key::new(), None, limit).await?;
-    let mut found = Vec::with_capacity(rows.len());
-    for id in rows.iter().filter_map(|(key, _)| last_number(key)) {
-        found.push((id, LOG.get(store, Key::new().number(id)).await?.map(|stored| stored.value)));
-    }
-    Ok(found)
+    Ok(rows.iter().filter_map(|(key, _)| last_number(key)).collect())
+}
+
+/// The event of an id.
+///
+/// # Errors
+/// When the store fails.
+pub async fn find(store: &dyn Store, id: u64) -> Result<Option<Event>> {
+    Ok(LOG.get(store, Key::new().number(id)).await?.map(|stored| stored.value))
 }
 
 /// Adds to a batch: the event leaves the outbox.
@@ -316,7 +327,9 @@ pub async fn prune(store: &dyn Store, config: &Config, now: Timestamp) -> Result
             let key = || Key::new().number(event.id);
             if old(event.at) && OUTBOX.get(store, key()).await?.is_none() {
                 LOG.delete(&mut batch, key());
-                OF_OWNER.delete(&mut batch, Key::new().number(event.owner.0).number(event.id));
+                for owner in [Some(event.owner), event.former_owner].into_iter().flatten() {
+                    OF_OWNER.delete(&mut batch, Key::new().number(owner.0).number(event.id));
+                }
                 OF_PACKAGE.delete(&mut batch, Key::new().number(event.package.0).number(event.id));
                 removed += 1;
             }
@@ -357,6 +370,7 @@ mod tests {
             package: PackageId(package),
             name: PackageName::new("apple").unwrap(),
             owner: AccountId(owner),
+            former_owner: None,
             repository: None,
             version: Some(About { id: VersionId(9), number: "1.0".to_owned(), part: false }),
             detail: None,
@@ -441,13 +455,12 @@ mod tests {
             record(&mut batch, &event(id, 1, 1)).unwrap();
             store.commit(batch).await.unwrap();
         }
-        let waiting =
-            async |limit| untold(&store, limit).await.unwrap().iter().map(|(id, event)| (*id, event.is_some())).collect::<Vec<_>>();
-        assert_eq!(waiting(2).await, [(7, true), (8, true)]);
+        assert_eq!(untold(&store, 2).await.unwrap(), [7, 8]);
+        assert_eq!(find(&store, 7).await.unwrap().unwrap(), event(7, 1, 1));
         let mut batch = Batch::new();
         told(&mut batch, 7);
         told(&mut batch, 300);
         store.commit(batch).await.unwrap();
-        assert_eq!(waiting(9).await, [(8, true)]);
+        assert_eq!(untold(&store, 9).await.unwrap(), [8]);
     }
 }

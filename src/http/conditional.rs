@@ -5,7 +5,11 @@
 
 use std::ops::Range;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use super::{HeaderMap, HeaderValue, header};
+use crate::digest::{Algorithm, Digest};
 
 /// Whether `If-None-Match` names this entity tag, so that 304 is the answer.
 /// Uses the weak comparison, as the RFC asks for this header.
@@ -24,6 +28,35 @@ fn opaque(tag: &str) -> &str {
 
 fn opaque_bytes(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
+}
+
+/// The SHA-256 of a whole representation that its head promises: `Repr-Digest` (RFC 9530), or the older `Digest` (RFC 3230).
+#[must_use]
+pub fn digest(headers: &HeaderMap) -> Option<Digest> {
+    let field = |name: &str, prefix: &str| {
+        let fields = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
+        let mut values = fields.filter_map(|one| {
+            let (algorithm, value) = one.trim().split_once('=')?;
+            algorithm.eq_ignore_ascii_case("sha-256").then(|| strip(value, prefix))
+        });
+        let bytes = BASE64.decode(values.next()?).ok()?;
+        Digest::new(Algorithm::Sha256, &bytes).ok()
+    };
+    field("repr-digest", ":").or_else(|| field("digest", ""))
+}
+
+fn strip<'a>(value: &'a str, quote: &str) -> &'a str {
+    value.strip_prefix(quote).and_then(|value| value.strip_suffix(quote)).unwrap_or(value)
+}
+
+/// Promises the SHA-256 of a whole representation, in both spellings.
+pub fn promise(headers: &mut HeaderMap, sha256: &Digest) {
+    let text = BASE64.encode(sha256.bytes());
+    for (name, value) in [("repr-digest", format!("sha-256=:{text}:")), ("digest", format!("sha-256={text}"))] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// What part of a representation a request asks for.
@@ -84,6 +117,22 @@ mod tests {
 
     fn with(name: header::HeaderName, value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn a_digest_is_promised_and_read_in_both_spellings() {
+        let digest = Digest::sha256(b"x");
+        let mut headers = HeaderMap::new();
+        promise(&mut headers, &digest);
+        assert_eq!(super::digest(&headers), Some(digest));
+        for name in ["repr-digest", "digest"] {
+            let only = HeaderMap::from_iter([(header::HeaderName::from_static(name), headers[name].clone())]);
+            assert_eq!(super::digest(&only), Some(digest), "{name}");
+        }
+        for wrong in ["", "sha-256", "sha-256=:!:", "sha-256=:YQ==:", "sha-512=:YQ==:"] {
+            let wrong = HeaderMap::from_iter([(header::HeaderName::from_static("repr-digest"), HeaderValue::from_static(wrong))]);
+            assert_eq!(super::digest(&wrong), None);
+        }
     }
 
     #[test]

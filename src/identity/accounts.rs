@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::journal::{self, Told};
 use super::record::{Account, AccountKind, Membership, OrganisationRole};
-use super::tables::{self, ACCOUNTS, LOGINS, MEMBERS, MEMBERSHIPS};
+use super::tables::{self, ACCOUNTS, HOLDINGS, LOGINS, MEMBERS, MEMBERSHIPS, OWNERS};
 use super::token::{Scopes, TokenText};
 use super::tokens::NewToken;
 use super::{Identity, Page, TRIES, contended, page_end};
@@ -76,6 +76,7 @@ impl Identity {
             };
             MEMBERSHIPS.put(&mut batch, tables::pair(owner, organisation.id), &membership)?;
             MEMBERS.put(&mut batch, tables::pair(organisation.id, owner), &owner)?;
+            OWNERS.put(&mut batch, tables::account(organisation.id), &BTreeSet::from([owner]))?;
             told.about = journal::user(&user.value);
         }
         let committed = self.commit_told(batch, [told]).await?;
@@ -208,15 +209,25 @@ impl Identity {
     /// `provided` holds conditions of the floors above: that nothing of theirs belongs to it.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` while it owns repositories; `Unavailable` when a condition of `provided` does not hold any more.
+    /// `NotFound`; `Conflict` while it owns repositories, or is the last owner of an organisation; `Unavailable` when a
+    /// condition of `provided` does not hold any more.
     pub async fn delete_account(&self, id: AccountId, provided: Batch) -> Result<()> {
         for _ in 0..TRIES {
             let stored = self.live(id).await?;
+            let mut batch = provided.clone();
+            match HOLDINGS.get(&*self.store, tables::account(id)).await? {
+                Some(mark) => HOLDINGS.unchanged(&mut batch, tables::account(id), &mark),
+                None => HOLDINGS.absent(&mut batch, tables::account(id)),
+            }
             if !self.repositories(id, None, 1).await?.is_empty() {
                 return Err(Error::conflict(Subject::Account, "the account still owns repositories"));
             }
+            if stored.value.is_organisation() {
+                OWNERS.delete(&mut batch, tables::account(id));
+            } else {
+                self.expect_other_owners(&mut batch, &stored.value).await?;
+            }
             let deleted = Account { deleted_at: Some(self.clock.now()), disabled: true, site_admin: false, ..stored.value.clone() };
-            let mut batch = provided.clone();
             ACCOUNTS.unchanged(&mut batch, tables::account(id), &stored);
             ACCOUNTS.put(&mut batch, tables::account(id), &deleted)?;
             let deed = if deleted.is_organisation() { AccountDeed::OrganisationDeleted } else { AccountDeed::UserDeleted };

@@ -30,6 +30,9 @@ mod credentials;
 mod identify;
 mod journal;
 mod organisations;
+mod owners;
+#[cfg(test)]
+mod races;
 mod record;
 mod repositories;
 mod reservations;

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::accounts::expect_user;
 use super::journal::{self, Told};
 use super::record::{Account, Membership, OrganisationRole, Team};
-use super::tables::{self, ACCOUNTS, MEMBERS, MEMBERSHIPS, TEAM_NAMES, TEAMS};
+use super::tables::{self, ACCOUNTS, FORMER_MEMBERS, MEMBERS, MEMBERSHIPS, TEAM_NAMES, TEAMS};
 use super::{Identity, Page, TRIES, contended, page_end};
 use crate::error::{Error, Result, Subject};
 use crate::event::{AccountDeed, Particulars};
@@ -21,26 +21,35 @@ const CHUNK: usize = 256;
 const ORGANISATIONS_PER_USER: usize = 10_000;
 
 impl Identity {
-    /// Makes a user a member of an organisation, or changes the member's role.
+    /// Makes a user a member of an organisation, or changes the member's role. Whoever makes a member anew of one who
+    /// [was one before](Self::was_member) first takes the roles away that are left from then.
     ///
     /// # Errors
-    /// `NotFound` when either is absent, `Invalid` when they are not an organisation and a user.
+    /// `NotFound` when either is absent, `Invalid` when they are not an organisation and a user; `Forbidden` when the
+    /// organisation would have no owner any more.
     pub async fn set_member(&self, organisation: AccountId, user: AccountId, role: OrganisationRole) -> Result<Membership> {
         for _ in 0..TRIES {
             let mut batch = Batch::new();
             let (owner, member) = self.expect_pair(&mut batch, organisation, user).await?;
             let key = || tables::pair(user, organisation);
+            let mut owned = false;
             let (membership, deed) = if let Some(stored) = MEMBERSHIPS.get(&*self.store, key()).await? {
                 if stored.value.role == role {
                     return Ok(stored.value);
                 }
                 MEMBERSHIPS.unchanged(&mut batch, key(), &stored);
+                owned = stored.value.role == OrganisationRole::Owner;
                 (Membership { role, ..stored.value }, AccountDeed::MemberChanged)
             } else {
                 MEMBERSHIPS.absent(&mut batch, key());
+                FORMER_MEMBERS.delete(&mut batch, tables::pair(organisation, user));
                 let joined = Membership { organisation, user, role, teams: BTreeSet::new(), created_at: self.clock.now() };
                 (joined, AccountDeed::MemberAdded)
             };
+            let owns = role == OrganisationRole::Owner;
+            if owns != owned {
+                self.change_owners(&mut batch, organisation, user, owns).await?;
+            }
             MEMBERSHIPS.put(&mut batch, key(), &membership)?;
             MEMBERS.put(&mut batch, tables::pair(organisation, user), &user)?;
             let about = Particulars { role: Some(role.word().to_owned()), ..journal::user(&member) };
@@ -51,10 +60,18 @@ impl Identity {
         Err(contended(Subject::Account))
     }
 
+    /// Whether a user was a member of an organisation and is none now.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn was_member(&self, organisation: AccountId, user: AccountId) -> Result<bool> {
+        Ok(FORMER_MEMBERS.get(&*self.store, tables::pair(organisation, user)).await?.is_some())
+    }
+
     /// Ends a membership, and with it the member's places in the organisation's teams.
     ///
     /// # Errors
-    /// `NotFound` when the user is no member.
+    /// `NotFound` when the user is no member, `Forbidden` when it is the last owner.
     pub async fn remove_member(&self, organisation: AccountId, user: AccountId) -> Result<()> {
         let (owner, member) = (self.account(organisation).await?, self.account(user).await?);
         for _ in 0..TRIES {
@@ -63,6 +80,10 @@ impl Identity {
             MEMBERSHIPS.unchanged(&mut batch, tables::pair(user, organisation), &stored);
             MEMBERSHIPS.delete(&mut batch, tables::pair(user, organisation));
             MEMBERS.delete(&mut batch, tables::pair(organisation, user));
+            FORMER_MEMBERS.put(&mut batch, tables::pair(organisation, user), &())?;
+            if stored.value.role == OrganisationRole::Owner {
+                self.change_owners(&mut batch, organisation, user, false).await?;
+            }
             let told = Told { owner: &owner, deed: AccountDeed::MemberRemoved, about: journal::user(&member) };
             if self.commit_told(batch, [told]).await? {
                 return Ok(());
@@ -115,14 +136,42 @@ impl Identity {
         expect_organisation(&stored.value)?;
         let team = Team { id: TeamId(self.next_id().await?), organisation, name, created_at: self.clock.now() };
         let mut batch = Batch::new();
+        ACCOUNTS.unchanged(&mut batch, tables::account(organisation), &stored);
         TEAM_NAMES.absent(&mut batch, tables::team_name(organisation, &team.name));
         TEAM_NAMES.put(&mut batch, tables::team_name(organisation, &team.name), &team.id)?;
         TEAMS.put(&mut batch, tables::team(team.id), &team)?;
         let told = Told { owner: &stored.value, deed: AccountDeed::TeamCreated, about: about_team(&team) };
-        self.commit_told(batch, [told])
-            .await?
-            .then_some(team)
-            .ok_or_else(|| Error::conflict(Subject::Team, "the organisation has a team of that name"))
+        self.commit_told(batch, [told]).await?.then_some(team).ok_or_else(team_taken)
+    }
+
+    /// Gives a team another name. Its members and roles stay; the old name is the organisation's to use again.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when the organisation has a team of the new name.
+    pub async fn rename_team(&self, id: TeamId, name: TeamName) -> Result<Team> {
+        for _ in 0..TRIES {
+            let stored = self.stored_team(id).await?;
+            let Team { organisation, name: old, .. } = stored.value.clone();
+            if old == name {
+                return Ok(stored.value);
+            }
+            if TEAM_NAMES.get(&*self.store, tables::team_name(organisation, &name)).await?.is_some() {
+                return Err(team_taken());
+            }
+            let owner = self.account(organisation).await?;
+            let team = Team { name: name.clone(), ..stored.value.clone() };
+            let mut batch = Batch::new();
+            TEAMS.unchanged(&mut batch, tables::team(id), &stored);
+            TEAMS.put(&mut batch, tables::team(id), &team)?;
+            TEAM_NAMES.absent(&mut batch, tables::team_name(organisation, &name));
+            TEAM_NAMES.put(&mut batch, tables::team_name(organisation, &name), &id)?;
+            TEAM_NAMES.delete(&mut batch, tables::team_name(organisation, &old));
+            let about = Particulars { old_name: Some(old.to_string()), ..about_team(&team) };
+            if self.commit_told(batch, [Told { owner: &owner, deed: AccountDeed::TeamRenamed, about }]).await? {
+                return Ok(team);
+            }
+        }
+        Err(contended(Subject::Team))
     }
 
     /// Deletes a team. Roles granted to it mean nothing from then on.
@@ -130,15 +179,19 @@ impl Identity {
     /// # Errors
     /// `NotFound`.
     pub async fn delete_team(&self, id: TeamId) -> Result<()> {
-        let stored = self.stored_team(id).await?;
-        let mut batch = Batch::new();
-        TEAMS.unchanged(&mut batch, tables::team(id), &stored);
-        TEAMS.delete(&mut batch, tables::team(id));
-        TEAM_NAMES.delete(&mut batch, tables::team_name(stored.value.organisation, &stored.value.name));
-        let owner = self.account(stored.value.organisation).await?;
-        let told = Told { owner: &owner, deed: AccountDeed::TeamDeleted, about: about_team(&stored.value) };
-        // A team's record only ever changes by being deleted, so a lost race means that it is gone.
-        if self.commit_told(batch, [told]).await? { Ok(()) } else { Err(Error::not_found(Subject::Team)) }
+        for _ in 0..TRIES {
+            let stored = self.stored_team(id).await?;
+            let mut batch = Batch::new();
+            TEAMS.unchanged(&mut batch, tables::team(id), &stored);
+            TEAMS.delete(&mut batch, tables::team(id));
+            TEAM_NAMES.delete(&mut batch, tables::team_name(stored.value.organisation, &stored.value.name));
+            let owner = self.account(stored.value.organisation).await?;
+            let told = Told { owner: &owner, deed: AccountDeed::TeamDeleted, about: about_team(&stored.value) };
+            if self.commit_told(batch, [told]).await? {
+                return Ok(());
+            }
+        }
+        Err(contended(Subject::Team))
     }
 
     /// The team of an id.
@@ -262,6 +315,10 @@ impl Identity {
         ACCOUNTS.unchanged(batch, tables::account(user), &member);
         Ok((owner.value, member.value))
     }
+}
+
+fn team_taken() -> Error {
+    Error::conflict(Subject::Team, "the organisation has a team of that name")
 }
 
 fn about_team(team: &Team) -> Particulars {

@@ -1,10 +1,8 @@
 //! Repositories and the roles granted on them.
 
-use std::collections::BTreeMap;
-
 use super::journal::{self, Told};
 use super::record::{Repository, RepositoryRole};
-use super::tables::{self, ACCOUNTS, REPOSITORIES, REPOSITORY_NAMES};
+use super::tables::{self, ACCOUNTS, HOLDINGS, REPOSITORIES, REPOSITORY_NAMES};
 use super::{Identity, TRIES, contended};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::event::{AccountDeed, Particulars};
@@ -15,6 +13,8 @@ use crate::store::table::{Key, Stored};
 
 /// Roles on one repository. They are read together on every decision that needs them.
 const ROLES_LIMIT: usize = 1000;
+/// Repositories that are read at once.
+const PAGE: usize = 1000;
 
 impl Identity {
     /// Makes a repository.
@@ -22,8 +22,23 @@ impl Identity {
     /// # Errors
     /// `NotFound` when there is no such owner, `Conflict` when it has a repository of that name.
     pub async fn create_repository(&self, owner: AccountId, name: RepositoryName, visibility: Visibility) -> Result<Repository> {
+        self.create_repository_by(None, owner, name, visibility).await
+    }
+
+    /// Makes a repository of which a member of the owning organisation is admin from its first moment.
+    ///
+    /// # Errors
+    /// As [`Identity::create_repository`].
+    pub async fn create_repository_by(
+        &self,
+        creator: Option<AccountId>,
+        owner: AccountId,
+        name: RepositoryName,
+        visibility: Visibility,
+    ) -> Result<Repository> {
         let id = RepositoryId(self.next_id().await?);
-        let repository = Repository { id, owner, name, visibility, roles: BTreeMap::new(), created_at: self.clock.now() };
+        let roles = creator.map(|creator| (Principal::User(creator), RepositoryRole::Admin)).into_iter().collect();
+        let repository = Repository { id, owner, name, visibility, roles, created_at: self.clock.now() };
         for _ in 0..TRIES {
             let account = self.live(owner).await?;
             let key = || tables::repository_name(owner, &repository.name);
@@ -32,6 +47,7 @@ impl Identity {
             }
             let mut batch = Batch::new();
             ACCOUNTS.unchanged(&mut batch, tables::account(owner), &account);
+            HOLDINGS.put(&mut batch, tables::account(owner), &self.next_id().await?)?;
             REPOSITORY_NAMES.absent(&mut batch, key());
             REPOSITORY_NAMES.put(&mut batch, key(), &id)?;
             REPOSITORIES.put(&mut batch, tables::repository(id), &repository)?;
@@ -201,24 +217,75 @@ impl Identity {
         Ok(())
     }
 
-    /// Deletes a repository. Links to it mean nothing from then on.
+    /// Gives a repository to another owner, perhaps under another name. Nobody has a role on it then but `admin`, if
+    /// one is named. `provided` is what the floors above change together with it, if it is still as they read it;
+    /// `None` when something is not.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when the new owner has a repository of that name.
+    pub async fn transfer_repository(
+        &self,
+        id: RepositoryId,
+        owner: AccountId,
+        name: Option<RepositoryName>,
+        admin: Option<AccountId>,
+        mut provided: Batch,
+    ) -> Result<Option<Repository>> {
+        let stored = self.stored_repository(id).await?;
+        let (from, to) = (self.live(stored.value.owner).await?, self.live(owner).await?);
+        let name = name.unwrap_or_else(|| stored.value.name.clone());
+        let key = || tables::repository_name(owner, &name);
+        if REPOSITORY_NAMES.get(&*self.store, key()).await?.is_some() {
+            return Err(taken());
+        }
+        let roles = admin.map(|admin| (Principal::User(admin), RepositoryRole::Admin)).into_iter().collect();
+        let repository = Repository { owner, name: name.clone(), roles, ..stored.value.clone() };
+        ACCOUNTS.unchanged(&mut provided, tables::account(owner), &to);
+        HOLDINGS.put(&mut provided, tables::account(owner), &self.next_id().await?)?;
+        REPOSITORY_NAMES.absent(&mut provided, key());
+        REPOSITORY_NAMES.put(&mut provided, key(), &id)?;
+        REPOSITORY_NAMES.delete(&mut provided, tables::repository_name(stored.value.owner, &stored.value.name));
+        REPOSITORIES.unchanged(&mut provided, tables::repository(id), &stored);
+        REPOSITORIES.put(&mut provided, tables::repository(id), &repository)?;
+        let about = Particulars { old_name: Some(format!("{}/{}", from.value.login, stored.value.name)), ..about(&repository) };
+        let told = [&from, &to].map(|owner| Told { owner: &owner.value, deed: AccountDeed::RepositoryTransferred, about: about.clone() });
+        Ok(self.commit_told(provided, told).await?.then_some(repository))
+    }
+
+    /// Takes a user's roles on an organisation's repositories away.
+    ///
+    /// # Errors
+    /// When the store fails, or a repository is changed too often meanwhile.
+    pub async fn strip_roles(&self, organisation: AccountId, user: AccountId) -> Result<()> {
+        let (principal, mut after) = (Principal::User(user), None);
+        loop {
+            let found = self.repositories(organisation, after.as_ref(), PAGE).await?;
+            for repository in found.iter().filter(|repository| repository.roles.contains_key(&principal)) {
+                match self.set_repository_role(repository.id, principal, None).await {
+                    Err(error) if error.kind() == Kind::NotFound => {}
+                    other => drop(other?),
+                }
+            }
+            match found.last() {
+                Some(last) if found.len() == PAGE => after = Some(last.name.clone()),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Deletes a repository. `provided` is as for [`Identity::transfer_repository`]; `false` when something of it is not
+    /// as it was read.
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn delete_repository(&self, id: RepositoryId) -> Result<()> {
-        for _ in 0..TRIES {
-            let stored = self.stored_repository(id).await?;
-            let mut batch = Batch::new();
-            REPOSITORIES.unchanged(&mut batch, tables::repository(id), &stored);
-            REPOSITORIES.delete(&mut batch, tables::repository(id));
-            REPOSITORY_NAMES.delete(&mut batch, tables::repository_name(stored.value.owner, &stored.value.name));
-            let owner = self.account(stored.value.owner).await?;
-            let told = Told { owner: &owner, deed: AccountDeed::RepositoryDeleted, about: about(&stored.value) };
-            if self.commit_told(batch, [told]).await? {
-                return Ok(());
-            }
-        }
-        Err(contended(Subject::Repository))
+    pub async fn delete_repository(&self, id: RepositoryId, mut provided: Batch) -> Result<bool> {
+        let stored = self.stored_repository(id).await?;
+        let owner = self.account(stored.value.owner).await?;
+        REPOSITORIES.unchanged(&mut provided, tables::repository(id), &stored);
+        REPOSITORIES.delete(&mut provided, tables::repository(id));
+        REPOSITORY_NAMES.delete(&mut provided, tables::repository_name(stored.value.owner, &stored.value.name));
+        let told = Told { owner: &owner, deed: AccountDeed::RepositoryDeleted, about: about(&stored.value) };
+        self.commit_told(provided, [told]).await
     }
 
     /// Changes a record, unless it is so already, and tells of it.

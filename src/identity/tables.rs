@@ -1,5 +1,7 @@
 //! The tables of identity and their keys, in one place.
 
+use std::collections::BTreeSet;
+
 use crate::clock::Timestamp;
 use crate::name::{OwnerName, RepositoryName, TeamName};
 use crate::package::{AccountId, RepositoryId, TeamId, TokenId};
@@ -17,6 +19,10 @@ pub(super) static LOGINS: Table<AccountId> = Table::new("identity.login");
 pub(super) static MEMBERSHIPS: Table<Membership> = Table::new("identity.membership");
 /// Index of [`MEMBERSHIPS`], by [`pair`] of organisation and user.
 pub(super) static MEMBERS: Table<AccountId> = Table::new("identity.member");
+/// The owners of an organisation, by [`account`]. One record for all of them, so that the last one cannot go unnoticed.
+pub(super) static OWNERS: Table<BTreeSet<AccountId>> = Table::new("identity.owners");
+/// Who was a member and left, by [`pair`] of organisation and user: roles from then may still stand in records.
+pub(super) static FORMER_MEMBERS: Table<()> = Table::new("identity.former_member");
 /// By [`team`].
 pub(super) static TEAMS: Table<Team> = Table::new("identity.team");
 /// By [`team_name`].
@@ -25,6 +31,8 @@ pub(super) static TEAM_NAMES: Table<TeamId> = Table::new("identity.team_name");
 pub(super) static REPOSITORIES: Table<Repository> = Table::new("identity.repository");
 /// By [`repository_name`].
 pub(super) static REPOSITORY_NAMES: Table<RepositoryId> = Table::new("identity.repository_name");
+/// A mark of an account, by [`account`], unlike every earlier one whenever a repository comes to be its own.
+pub(super) static HOLDINGS: Table<u64> = Table::new("identity.holding");
 /// By [`token`].
 pub(super) static TOKENS: Table<Token> = Table::new("identity.token");
 /// The hash of a token in hex, by [`token_of`]; the index behind a user's list.

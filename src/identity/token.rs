@@ -115,7 +115,7 @@ pub enum Scope {
     WritePackages,
     /// Delete, together with reading.
     DeletePackages,
-    /// Additionally needed where a package's rights are its repository's.
+    /// Repositories that are not public, and what hangs on them: their webhooks, packages whose rights are theirs.
     Repo,
     /// The user's own profile.
     User,
@@ -123,13 +123,21 @@ pub enum Scope {
     AdminOrg,
     /// Read organisations, their members and teams.
     ReadOrg,
+    /// Webhooks of repositories, also deleting them; includes writing them.
+    AdminRepoHook,
+    /// Make, change and try webhooks of repositories; includes reading them.
+    WriteRepoHook,
+    /// Read webhooks of repositories and what was sent to them.
+    ReadRepoHook,
+    /// Webhooks of organisations.
+    AdminOrgHook,
     /// Read who did what.
     ReadAuditLog,
 }
 
 impl Scope {
     /// All scopes, in the order they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::ReadPackages,
         Self::WritePackages,
         Self::DeletePackages,
@@ -137,6 +145,10 @@ impl Scope {
         Self::User,
         Self::AdminOrg,
         Self::ReadOrg,
+        Self::AdminRepoHook,
+        Self::WriteRepoHook,
+        Self::ReadRepoHook,
+        Self::AdminOrgHook,
         Self::ReadAuditLog,
     ];
 
@@ -151,6 +163,10 @@ impl Scope {
             Self::User => "user",
             Self::AdminOrg => "admin:org",
             Self::ReadOrg => "read:org",
+            Self::AdminRepoHook => "admin:repo_hook",
+            Self::WriteRepoHook => "write:repo_hook",
+            Self::ReadRepoHook => "read:repo_hook",
+            Self::AdminOrgHook => "admin:org_hook",
             Self::ReadAuditLog => "read:audit_log",
         }
     }
@@ -202,13 +218,17 @@ impl Scopes {
     }
 
     /// Whether the set allows what a scope stands for: writing packages includes
-    /// reading them, administering organisations includes reading them.
+    /// reading them, administering organisations includes reading them, and
+    /// repositories include their webhooks.
     #[must_use]
     pub const fn allow(self, scope: Scope) -> bool {
         self.holds(scope)
             || match scope {
                 Scope::ReadPackages => self.holds(Scope::WritePackages),
                 Scope::ReadOrg => self.holds(Scope::AdminOrg),
+                Scope::ReadRepoHook => self.allow(Scope::WriteRepoHook),
+                Scope::WriteRepoHook => self.allow(Scope::AdminRepoHook),
+                Scope::AdminRepoHook => self.holds(Scope::Repo),
                 _ => false,
             }
     }
@@ -308,6 +328,12 @@ mod tests {
         assert!(!scopes("repo").allow(Scope::ReadPackages));
         assert!(scopes("admin:org").allow(Scope::ReadOrg));
         assert!(!scopes("read:org").allow(Scope::AdminOrg));
+        for wider in ["read:repo_hook", "write:repo_hook", "admin:repo_hook", "repo"] {
+            assert!(scopes(wider).allow(Scope::ReadRepoHook), "{wider}");
+        }
+        assert!(scopes("repo").allow(Scope::AdminRepoHook) && scopes("admin:repo_hook").allow(Scope::WriteRepoHook));
+        assert!(!scopes("write:repo_hook").allow(Scope::AdminRepoHook) && !scopes("read:repo_hook").allow(Scope::WriteRepoHook));
+        assert!(!scopes("admin:org,repo").allow(Scope::AdminOrgHook));
         assert!(!scopes("read:packages,user,repo").allow(Scope::WritePackages));
     }
 

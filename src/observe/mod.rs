@@ -101,6 +101,7 @@ pub struct Metrics {
     bytes_sent: IntCounter,
     bytes_fetched: IntCounter,
     upstream_requests: IntCounterVec,
+    deliveries: IntCounterVec,
     seconds: Histogram,
     connections: IntGauge,
     cached_bytes: IntGauge,
@@ -126,6 +127,7 @@ impl Metrics {
             bytes_sent: counter("packhouse_sent_bytes_total", "Bytes of bodies sent to clients"),
             bytes_fetched: counter("packhouse_fetched_bytes_total", "Bytes of bodies received from upstreams"),
             upstream_requests: counters("packhouse_upstream_requests_total", "Requests sent to upstreams", &["upstream", "status"]),
+            deliveries: counters("packhouse_webhook_deliveries_total", "Tries to deliver to webhooks", &["event", "outcome"]),
             seconds: kept(&registry, Histogram::with_opts(seconds)),
             connections: gauge("packhouse_connections", "Open client connections"),
             cached_bytes: gauge("packhouse_cached_bytes", "Bytes of cached blobs"),
@@ -159,6 +161,11 @@ impl Metrics {
     /// Counts a request sent to an upstream; `status` is `None` when no answer came.
     pub fn asked_upstream(&self, upstream: &str, status: Option<u16>) {
         self.upstream_requests.with_label_values(&[upstream, status.map_or("none", status_class)]).inc();
+    }
+
+    /// Counts what became of a try to tell a webhook of an event.
+    pub fn told(&self, event: &str, outcome: &'static str) {
+        self.deliveries.with_label_values(&[event, outcome]).inc();
     }
 
     /// Counts an opened (`1`) or closed (`-1`) client connection.

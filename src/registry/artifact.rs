@@ -199,7 +199,7 @@ impl Registry {
     /// The digest that an upstream keeps beside a file; none when it keeps none.
     async fn checksum(&self, upstream: &Arc<Upstream>, location: &Location<'_>) -> Result<Vec<Digest>> {
         for (suffix, algorithm) in location.checksums {
-            let ask = Ask { path: format!("{}{suffix}", location.path), accept: "*/*" };
+            let ask = Ask { path: format!("{}{suffix}", location.path), accept: "*/*", grows: false };
             let algorithm = *algorithm;
             let check: Check = Arc::new(move |bytes| match checksum_in(bytes, algorithm) {
                 Some(_) => Ok(()),

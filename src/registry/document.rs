@@ -226,7 +226,7 @@ impl Registry {
         }
     }
 
-    async fn hosted<D: Document>(&self, topic: Topic<'_, D>, head: &Head) -> Result<D> {
+    pub(super) async fn hosted<D: Document>(&self, topic: Topic<'_, D>, head: &Head) -> Result<D> {
         let versions = self.catalog.versions(topic.grant, head).await?;
         let maintainers = self.catalog.maintainers(head).await?;
         D::hosted(Hosted { package: &head.package, versions: &versions, maintainers: &maintainers }, topic.part)

@@ -19,6 +19,20 @@ pub trait Tagging: Sync {
     fn subject(&self, tag: &Tag) -> Option<String>;
 }
 
+/// What is said where tags play no part.
+#[derive(Clone, Copy, Debug)]
+pub struct Untagged;
+
+impl Tagging for Untagged {
+    fn default(&self, _: &[&str]) -> Option<(Tag, String)> {
+        None
+    }
+
+    fn subject(&self, _: &Tag) -> Option<String> {
+        None
+    }
+}
+
 /// A live version among its relatives.
 struct Member<'a> {
     version: &'a Version,

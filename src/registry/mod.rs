@@ -23,6 +23,7 @@ use crate::name::{OwnerName, PackageKey, PackageName};
 use crate::observe::Trace;
 use crate::package::Visibility;
 use crate::upstream::{Fetcher, Upstream, Verdict};
+use crate::webhook::Hooks;
 
 pub mod arrival;
 pub mod artifact;
@@ -31,16 +32,20 @@ pub mod document;
 pub mod family;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod histories;
 pub mod publish;
 pub mod removal;
 pub mod retention;
+pub mod roll;
 pub mod settings;
 pub mod source;
+pub mod transfer;
 
 pub use artifact::{Artifact, Content, Location};
 pub use content::Needs;
 pub use document::{Rendered, Topic};
-pub use family::Tagging;
+pub use family::{Tagging, Untagged};
 pub use settings::Settings;
 pub use source::Plan;
 
@@ -106,12 +111,16 @@ pub struct Registry {
     fetcher: Fetcher,
     /// Upstreams of each ecosystem, in order.
     upstreams: HashMap<String, Vec<Arc<Upstream>>>,
+    hooks: Hooks,
     clock: Clock,
     rendered: moka::future::Cache<PackageKey, Arc<document::Kept>>,
     parsed: moka::future::Cache<PackageKey, Parsed>,
     large_documents: Arc<tokio::sync::Semaphore>,
     /// Which upstream the files of a version came from, where no index says so.
     keepers: moka::sync::Cache<PackageKey, Arc<str>>,
+    /// The rolls of ecosystems that have one, and the files made of them.
+    rolls: roll::Rolls,
+    rolled: moka::sync::Cache<PackageKey, Arc<roll::Rolled>>,
     /// Content that clients were told is there a while ago.
     shown: content::Shown,
     /// Changes of packages take turns, by the package's key.
@@ -141,6 +150,8 @@ pub struct Parts {
     pub fetcher: Fetcher,
     /// Upstreams of each ecosystem, in order.
     pub upstreams: HashMap<String, Vec<Arc<Upstream>>>,
+    /// Who is told of events.
+    pub hooks: Hooks,
     /// The present time.
     pub clock: Clock,
 }
@@ -212,7 +223,7 @@ impl Registry {
     /// Assembles the engine.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, access, catalog, identity, blobs, fetcher, upstreams, clock } = parts;
+        let Parts { config, access, catalog, identity, blobs, fetcher, upstreams, hooks, clock } = parts;
         let rendered = moka::future::Cache::builder()
             .max_capacity(config.rendered_cache_bytes)
             .weigher(|_, kept: &Arc<document::Kept>| kept.weight())
@@ -225,6 +236,11 @@ impl Registry {
             .build();
         let large_documents = Arc::new(tokio::sync::Semaphore::new(config.large_documents_at_once.max(1)));
         let keepers = moka::sync::Cache::new(KEEPERS_REMEMBERED);
+        let rolled = moka::sync::Cache::builder()
+            .max_capacity(config.rendered_cache_bytes)
+            .weigher(|_, rolled: &Arc<roll::Rolled>| rolled.weight())
+            .time_to_idle(std::time::Duration::from_secs(3600))
+            .build();
         let turns = std::iter::repeat_with(tokio::sync::Mutex::default).take(256).collect();
         Self {
             config,
@@ -234,11 +250,14 @@ impl Registry {
             blobs,
             fetcher,
             upstreams,
+            hooks,
             clock,
             rendered,
             parsed,
             large_documents,
             keepers,
+            rolls: roll::Rolls::default(),
+            rolled,
             shown: content::shown(),
             turns,
         }
@@ -266,6 +285,12 @@ impl Registry {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Who is told of events.
+    #[must_use]
+    pub fn hooks(&self) -> &Hooks {
+        &self.hooks
     }
 
     /// Stored bytes.
@@ -324,7 +349,7 @@ impl Registry {
         let reservations = self.identity.reservations().await?;
         let merges = reservations.find(ecosystem, name).map(|reservation| reservation.merge);
         // A hosted name is not asked for upstream in the view of an owner who does not have it either.
-        let elsewhere = head.is_none() && view != View::Root && self.catalog.head(ecosystem, name).await?.is_some();
+        let elsewhere = head.is_none() && view != View::Root && self.is_known(view, ecosystem, name).await?;
         let upstreams = if elsewhere { &[] } else { self.upstreams(ecosystem) };
         let plan = Plan::new(head, merges, upstreams, name);
         // What the caller would hear of a name that nobody hosts. Where that is not
@@ -355,6 +380,11 @@ impl Registry {
             }
         };
         Ok((plan, grant))
+    }
+
+    /// Whether a name that an owner's view does not have was hosted in it once, or is in the root view.
+    async fn is_known(&self, view: View, ecosystem: &'static str, name: &PackageName) -> Result<bool> {
+        Ok(self.catalog.head(ecosystem, name).await?.is_some() || self.catalog.moved_away(view, ecosystem, name).await?)
     }
 
     /// Takes as long, and fails in the same way, as looking for a name that no upstream has.

@@ -176,6 +176,10 @@ impl Registry {
     /// Whether a new package may take its name in the root view.
     async fn check_new_name<D: Document>(&self, grant: &Grant, owner: &Account, view: View) -> Result<bool> {
         let (ecosystem, name) = (grant.ecosystem(), grant.name());
+        if self.catalog.moved_away(View::Owner(owner.id), ecosystem, name).await? {
+            let text = format!("{name} belonged to a package that is another owner's now; the name is not given to another one");
+            return Err(Error::conflict(Subject::Package, text));
+        }
         if self.is_reserved_for(grant, owner).await? {
             return Ok(true);
         }
@@ -287,12 +291,29 @@ impl Registry {
     /// # Errors
     /// When the store fails; the change is then not made, or not known to be made.
     pub(super) async fn commit(&self, grant: &Grant, change: Change) -> Result<Applied> {
-        let Change { mut batch, deed, package, versions, detail } = change;
-        if batch.changes.is_empty() {
+        if change.batch.changes.is_empty() {
             return Ok(Applied::Yes);
         }
-        let about: Vec<Option<About>> = if versions.is_empty() { vec![None] } else { versions.into_iter().map(Some).collect() };
         let actor = Actor { user: grant.caller(), token: grant.token(), client: Actor::current().client };
+        let package = change.package.clone();
+        let (batch, events) = self.told(actor, change).await?;
+        let applied = self.catalog.commit(&package, batch).await?;
+        if applied == Applied::Yes {
+            self.announce(&events);
+        }
+        Ok(applied)
+    }
+
+    /// Tells of events that are committed: the log, and whoever waits for webhooks.
+    pub(super) fn announce(&self, events: &[Event]) {
+        events.iter().for_each(log);
+        self.hooks.announce();
+    }
+
+    /// A change's batch together with the events that tell of it.
+    pub(super) async fn told(&self, actor: Actor, change: Change) -> Result<(Batch, Vec<Event>)> {
+        let Change { mut batch, deed, package, versions, former_owner, detail } = change;
+        let about: Vec<Option<About>> = if versions.is_empty() { vec![None] } else { versions.into_iter().map(Some).collect() };
         let mut events = Vec::with_capacity(about.len());
         for version in about {
             let event = Event {
@@ -304,6 +325,7 @@ impl Registry {
                 package: package.id,
                 name: package.name.clone(),
                 owner: package.owner,
+                former_owner,
                 repository: package.repository,
                 version,
                 detail: detail.clone(),
@@ -311,11 +333,7 @@ impl Registry {
             event::record(&mut batch, &event)?;
             events.push(event);
         }
-        let applied = self.catalog.commit(&package, batch).await?;
-        if applied == Applied::Yes {
-            events.iter().for_each(log);
-        }
-        Ok(applied)
+        Ok((batch, events))
     }
 
     /// The repository a publisher may link a new package to, by owner and name.
@@ -357,7 +375,7 @@ impl Registry {
 }
 
 /// The audit log's line: who did what to which package, with which token, from where.
-fn log(event: &Event) {
+pub(super) fn log(event: &Event) {
     tracing::info!(
         target: event::TARGET,
         event = event.id,

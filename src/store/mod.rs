@@ -17,6 +17,8 @@ use crate::error::{Error, Result, Subject};
 pub mod memory;
 pub mod redb;
 #[cfg(test)]
+pub(crate) mod slow;
+#[cfg(test)]
 mod suite;
 pub mod table;
 

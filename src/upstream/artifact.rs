@@ -142,7 +142,7 @@ impl Fetcher {
                 self.0.missing.insert(file_key(upstream, &wanted.name, &wanted.file), ());
                 return Err(Error::not_found(Subject::File));
             }
-            Answer::NotModified => return Err(Error::new(Kind::BadUpstream, Subject::Upstream)),
+            Answer::NotModified | Answer::OutOfRange => return Err(Error::new(Kind::BadUpstream, Subject::Upstream)),
         };
         let length = response.content_length();
         let limit_bytes = self.0.config.artifact_limit_bytes;
@@ -252,7 +252,7 @@ async fn resume(upstream: &Upstream, wanted: &Wanted, broken: &Source, received:
     }
     let response = match upstream.get(&wanted.url, headers).await? {
         Answer::Body(response) => response,
-        Answer::Absent | Answer::NotModified => return Err(failed("the upstream's file is gone")),
+        Answer::Absent | Answer::NotModified | Answer::OutOfRange => return Err(failed("the upstream's file is gone")),
     };
     let partial = response.status() == crate::http::StatusCode::PARTIAL_CONTENT;
     if partial && content_range_start(response.headers()) != Some(received) {

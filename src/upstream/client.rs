@@ -54,6 +54,8 @@ pub enum Answer {
     NotModified,
     /// 404 or 410.
     Absent,
+    /// 416 to a request for a range.
+    OutOfRange,
 }
 
 impl Upstream {
@@ -118,6 +120,12 @@ impl Upstream {
     #[must_use]
     pub fn serves(&self, name: &PackageName) -> bool {
         self.include.as_ref().is_none_or(|include| include.is_match(name.as_str())) && !self.exclude.is_match(name.as_str())
+    }
+
+    /// Whether every name may be asked for here.
+    #[must_use]
+    pub fn serves_all(&self) -> bool {
+        self.include.is_none() && self.exclude.is_empty()
     }
 
     /// The address of a path below the base.
@@ -325,6 +333,7 @@ fn judge(response: reqwest::Response, asked: &HeaderMap) -> Judged {
         StatusCode::OK => Judged::Answer(Answer::Body(response)),
         StatusCode::PARTIAL_CONTENT if asked.contains_key(header::RANGE) => Judged::Answer(Answer::Body(response)),
         StatusCode::NOT_MODIFIED if conditional => Judged::Answer(Answer::NotModified),
+        StatusCode::RANGE_NOT_SATISFIABLE if asked.contains_key(header::RANGE) => Judged::Answer(Answer::OutOfRange),
         StatusCode::NOT_FOUND | StatusCode::GONE => Judged::Answer(Answer::Absent),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             let wait = retry_after(response.headers());

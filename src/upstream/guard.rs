@@ -49,18 +49,18 @@ impl Guard {
     pub fn check(&self, url: &Url) -> Result<()> {
         let refuse = |why: &'static str| Err(Error::new(crate::error::Kind::BadUpstream, Subject::Upstream).saying(why));
         if !matches!(url.scheme(), "http" | "https") {
-            return refuse("the upstream's address is neither http nor https");
+            return refuse("the address is neither http nor https");
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return refuse("the upstream's address carries credentials");
+            return refuse("the address carries credentials");
         }
         let address = match url.host() {
-            None => return refuse("the upstream's address has no host"),
+            None => return refuse("the address has no host"),
             Some(Host::Domain(_)) => return Ok(()),
             Some(Host::Ipv4(address)) => IpAddr::V4(address),
             Some(Host::Ipv6(address)) => IpAddr::V6(address),
         };
-        if self.allows(address) { Ok(()) } else { refuse("the upstream's address is not public") }
+        if self.allows(address) { Ok(()) } else { refuse("the address is not public") }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::Ask;
+use crate::http::conditional;
 use crate::http::{HeaderMap, HeaderValue, header};
 use crate::name::{PackageKey, PackageName};
 use crate::observe::Tries;
@@ -217,7 +218,7 @@ impl Fetcher {
     /// # Errors
     /// What asking would have ended in, but for the absence itself.
     pub async fn pretend_absent(&self, upstream: &Arc<Upstream>, name: &PackageName) -> Result<()> {
-        let ask = Ask { path: format!("{HIDDEN}{name}"), accept: "*/*" };
+        let ask = Ask { path: format!("{HIDDEN}{name}"), accept: "*/*", grows: false };
         let check: Check = Arc::new(|_| Err(Error::new(Kind::BadUpstream, Subject::Upstream)));
         self.document(upstream, &ask, Need::Usual, &check).await.map(drop)
     }
@@ -247,6 +248,12 @@ impl Fetcher {
         let entry = Arc::new(stored.value);
         self.0.entries.insert(key, Arc::clone(&entry));
         Ok(Some(entry))
+    }
+
+    /// The store of the cache, for what can be made anew.
+    #[must_use]
+    pub fn cache(&self) -> &Arc<dyn Store> {
+        &self.0.store
     }
 
     /// Forgets what memory holds of a document whose body turned out to be gone.
@@ -290,41 +297,95 @@ impl Fetcher {
         let known = known.filter(|entry| entry.body.is_some());
         let headers = conditional_headers(ask, known.as_deref());
         let path = if ask.path.starts_with(HIDDEN) { &self.0.decoy } else { &ask.path };
-        let answer = upstream.get(&upstream.address(path)?, headers).await?;
+        let address = upstream.address(path)?;
+        let grown = if ask.grows { self.grown(upstream, &address, &headers, known.as_deref()).await? } else { None };
+        let answer = match grown {
+            Some(grown) => grown,
+            None => Grown::Answer(upstream.get(&address, headers).await?),
+        };
         let now = self.0.clock.now();
         let (entry, verdict) = match answer {
-            Answer::Absent => (Entry { body: None, etag: None, last_modified: None, checked_at: now }, Verdict::Miss),
-            Answer::NotModified => {
+            Grown::Whole(answered, bytes) => self.keep_document(upstream, check, &answered, bytes, now).await?,
+            Grown::Answer(Answer::OutOfRange) => return Err(Error::new(Kind::BadUpstream, Subject::Upstream)),
+            Grown::Answer(Answer::Absent) => (Entry { body: None, etag: None, last_modified: None, checked_at: now }, Verdict::Miss),
+            Grown::Answer(Answer::NotModified) => {
                 // The client only reports this for a conditional request, so something is known.
                 let known = known.ok_or_else(|| Error::new(Kind::BadUpstream, Subject::Upstream))?;
                 (Entry { checked_at: now, ..(*known).clone() }, Verdict::Revalidated)
             }
-            Answer::Body(response) => {
-                let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-                let (etag, last_modified) = (text(header::ETAG), text(header::LAST_MODIFIED));
+            Grown::Answer(Answer::Body(response)) => {
+                let answered = response.headers().clone();
                 let bytes = upstream.read(response, self.0.config.document_limit_bytes).await.inspect_err(|_| upstream.count_failure())?;
-                let (checked, check) = (bytes.clone(), Arc::clone(check));
-                // Reading tens of megabytes of JSON would hold up the reactor.
-                tokio::task::spawn_blocking(move || check(&checked))
-                    .await
-                    .map_err(|error| Error::internal(Subject::Upstream, error))?
-                    .map_err(|error| {
-                        Error::new(Kind::BadUpstream, Subject::Upstream).saying("the upstream's document cannot be read").because(error)
-                    })?;
-                let size = bytes.len() as u64;
-                let (digest, verdict) = match self.0.blobs.put(Purpose::Cached, bytes.clone()).await {
-                    Ok(lease) => (*lease.digest(), Verdict::Miss),
-                    // A full disk keeps nothing, and is no reason to refuse what is at hand.
-                    Err(error) => {
-                        tracing::warn!(upstream = upstream.name(), error = ?error, "a document is passed on without being stored");
-                        let digest = Digest::sha256(&bytes);
-                        self.0.unkept.insert(digest, bytes);
-                        (digest, Verdict::PassedThrough)
-                    }
-                };
-                (Entry { body: Some(BodyRef { digest, size }), etag, last_modified, checked_at: now }, verdict)
+                self.keep_document(upstream, check, &answered, bytes, now).await?
             }
         };
+        self.remember_document(key, upstream, ask, (entry, verdict)).await
+    }
+
+    /// What an upstream's file has grown by, put to what is known of it; `None` when that does not work out and
+    /// the whole must be asked for. Only a digest of the whole proves that both parts are of one file (RFC 9530).
+    async fn grown(&self, upstream: &Upstream, address: &url::Url, headers: &HeaderMap, known: Option<&Entry>) -> Result<Option<Grown>> {
+        let Some(body) = known.and_then(|known| known.body.as_ref()).filter(|body| body.size > 0) else { return Ok(None) };
+        let Ok(old) = self.body(body).await else { return Ok(None) };
+        let mut headers = headers.clone();
+        // One byte of what is known comes again: a range that begins at the end would be refused.
+        let range =
+            HeaderValue::try_from(format!("bytes={}-", body.size - 1)).map_err(|error| Error::internal(Subject::Upstream, error))?;
+        headers.insert(header::RANGE, range);
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let response = match upstream.get(address, headers).await? {
+            Answer::Body(response) => response,
+            Answer::OutOfRange => return Ok(None),
+            other => return Ok(Some(Grown::Answer(other))),
+        };
+        if response.status() != crate::http::StatusCode::PARTIAL_CONTENT {
+            return Ok(Some(Grown::Answer(Answer::Body(response))));
+        }
+        let answered = response.headers().clone();
+        let part = upstream.read(response, self.0.config.document_limit_bytes).await?;
+        let Some((_, tail)) = part.split_first().filter(|(first, _)| old.last() == Some(*first)) else { return Ok(None) };
+        let whole: Bytes = [&old[..], tail].concat().into();
+        let proven = conditional::digest(&answered).is_some_and(|promised| promised == Digest::sha256(&whole));
+        Ok(proven.then_some(Grown::Whole(answered, whole)))
+    }
+
+    /// Checks a document and puts its bytes among the cached blobs.
+    async fn keep_document(
+        &self,
+        upstream: &Upstream,
+        check: &Check,
+        answered: &HeaderMap,
+        bytes: Bytes,
+        now: Timestamp,
+    ) -> Result<(Entry, Verdict)> {
+        let text = |name| answered.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (etag, last_modified) = (text(header::ETAG), text(header::LAST_MODIFIED));
+        let (checked, check) = (bytes.clone(), Arc::clone(check));
+        // Reading tens of megabytes of JSON would hold up the reactor.
+        tokio::task::spawn_blocking(move || check(&checked)).await.map_err(|error| Error::internal(Subject::Upstream, error))?.map_err(
+            |error| Error::new(Kind::BadUpstream, Subject::Upstream).saying("the upstream's document cannot be read").because(error),
+        )?;
+        let size = bytes.len() as u64;
+        let (digest, verdict) = match self.0.blobs.put(Purpose::Cached, bytes.clone()).await {
+            Ok(lease) => (*lease.digest(), Verdict::Miss),
+            // A full disk keeps nothing, and is no reason to refuse what is at hand.
+            Err(error) => {
+                tracing::warn!(upstream = upstream.name(), error = ?error, "a document is passed on without being stored");
+                let digest = Digest::sha256(&bytes);
+                self.0.unkept.insert(digest, bytes);
+                (digest, Verdict::PassedThrough)
+            }
+        };
+        Ok((Entry { body: Some(BodyRef { digest, size }), etag, last_modified, checked_at: now }, verdict))
+    }
+
+    async fn remember_document(
+        &self,
+        key: PackageKey,
+        upstream: &Upstream,
+        ask: &Ask,
+        (entry, verdict): (Entry, Verdict),
+    ) -> Result<(Arc<Entry>, Verdict)> {
         let entry = Arc::new(entry);
         let mut batch = Batch::new();
         ENTRIES.put(&mut batch, entry_key(upstream, &ask.path), &entry)?;
@@ -336,6 +397,14 @@ impl Fetcher {
         self.0.entries.insert(key, Arc::clone(&entry));
         Ok((entry, verdict))
     }
+}
+
+/// What became of asking for what a file has grown by.
+enum Grown {
+    /// The whole file, put together, with the head of the answer that brought the rest.
+    Whole(HeaderMap, Bytes),
+    /// An answer as to any other request.
+    Answer(Answer),
 }
 
 fn offline() -> Error {

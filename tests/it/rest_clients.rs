@@ -11,7 +11,7 @@ use crate::harness::{Server, clients};
 use crate::rest::{hosting, publish};
 
 /// Runs a program with an environment of its own and gives what it printed.
-async fn run(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+pub(crate) async fn run(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let home = tempfile::TempDir::with_prefix("packhouse-home-").expect("a folder");
     let mut command = Command::new(program);
     command.args(arguments).current_dir(home.path()).env_clear().env("HOME", home.path()).env("PATH", "/usr/local/bin:/usr/bin:/bin");
@@ -25,10 +25,17 @@ async fn run(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -
 
 /// Runs a script with Node; it prints one JSON value.
 async fn node(script: &str, server: &Server, token: &str) -> Value {
+    node_with(script, server, token, &[]).await
+}
+
+/// As [`node`], with folders of further clients in variables of the environment.
+pub(crate) async fn node_with(script: &str, server: &Server, token: &str, folders: &[(&str, &str)]) -> Value {
     let program = clients().join("bin/node");
-    let modules = clients().join("octokit/package.json").display().to_string();
-    let api = format!("{}/api/v3", server.origin());
-    let environment = [("MODULES", modules.as_str()), ("API", &api), ("TOKEN", token)];
+    let modules = |folder: &str| clients().join(folder).join("package.json").display().to_string();
+    let mut environment =
+        vec![("MODULES", modules("octokit")), ("API", format!("{}/api/v3", server.origin())), ("TOKEN", token.to_owned())];
+    environment.extend(folders.iter().map(|(name, folder)| (*name, modules(folder))));
+    let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let printed = run(&program, &["--input-type=module", "--eval", script], &environment).await;
     serde_json::from_str(&printed).unwrap_or_else(|error| panic!("no JSON ({error}): {printed}"))
 }

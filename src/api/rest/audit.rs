@@ -234,6 +234,7 @@ async fn account(names: &mut Names<'_>, event: &AccountEvent) -> Outcome<Map<Str
         "subject_token_id": about.token,
         "token_scopes": about.scopes,
         "pattern": about.pattern,
+        "hook_id": about.hook,
     })));
     Ok(item)
 }
@@ -263,6 +264,7 @@ const fn package_action(deed: Deed, version: bool) -> &'static str {
         (Deed::RolesChanged, _) => "packages.package_access_changed",
         (Deed::RulesChanged, _) => "packages.package_rules_changed",
         (Deed::Starred, _) => "packages.package_starred",
+        (Deed::Moved, _) => "packages.package_transfer",
     }
 }
 

@@ -31,6 +31,11 @@ impl Fields {
         }
     }
 
+    /// Members of an object that stands inside a body.
+    pub(crate) fn of(resource: &'static str, members: Map<String, Value>) -> Self {
+        Self { resource, members }
+    }
+
     /// Any value; null counts as absent.
     pub(crate) fn value(&self, name: &str) -> Option<&Value> {
         self.members.get(name).filter(|value| !value.is_null())

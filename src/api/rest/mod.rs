@@ -31,10 +31,11 @@ use crate::registry::Registry;
 mod audit;
 mod downloads;
 mod fields;
-mod links;
+pub(crate) mod hooks;
+pub(crate) mod links;
 mod organisations;
 mod package_access;
-mod packages;
+pub(crate) mod packages;
 mod page;
 mod phrase;
 mod refusal;
@@ -50,7 +51,7 @@ mod tests;
 mod tokens;
 mod users;
 mod versions;
-mod view;
+pub(crate) mod view;
 
 pub use table::{ENDPOINTS, Endpoint, Need};
 

@@ -104,29 +104,15 @@ pub(super) async fn set_membership(call: Call<'_>) -> Outcome {
         Some(_) => return Err(fields.wrong("role", "is one of admin, member")),
     };
     let user = call.user("username").await?;
-    if role == OrganisationRole::Member {
-        keep_an_owner(&call, &organisation, user.id).await?;
-    }
-    let membership = call.identity().set_member(organisation.id, user.id, role).await?;
+    let membership = call.registry.set_member(organisation.id, user.id, role).await?;
     Ok(shown(&view::membership(call.links, &organisation, &user, &membership)))
 }
 
 pub(super) async fn remove_member(call: Call<'_>) -> Outcome<Response> {
     let organisation = administered(&call).await?;
     let user = call.user("username").await?;
-    keep_an_owner(&call, &organisation, user.id).await?;
     call.identity().remove_member(organisation.id, user.id).await?;
     Ok(done())
-}
-
-/// That an organisation keeps an owner when this user is none any more. A site admin can put one in again.
-async fn keep_an_owner(call: &Call<'_>, organisation: &Account, leaving: AccountId) -> Outcome<()> {
-    let mut owners = memberships(call, organisation.id).await?;
-    owners.retain(|membership| membership.role == OrganisationRole::Owner);
-    if matches!(&owners[..], [only] if only.user == leaving) {
-        return Err(Refusal::forbidden("The last owner of an organization cannot leave it."));
-    }
-    Ok(())
 }
 
 /// The organisation, if the caller may administer it.

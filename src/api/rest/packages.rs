@@ -13,10 +13,12 @@ use super::{Call, done, known, shown};
 use crate::access::{self, Action, Grant, RepositoryPolicy, Target};
 use crate::catalog::{Head, View};
 use crate::ecosystem::{self, Ecosystem};
+use crate::error::{Kind, Result, Subject};
 use crate::http::Response;
 use crate::identity::{Account, Caller, Repository};
-use crate::name::PackageName;
+use crate::name::{OwnerName, PackageName};
 use crate::package::{Package, Role, Visibility};
+use crate::registry::Registry;
 
 /// Packages of an owner that are looked at before another task may run.
 const CHUNK: usize = 500;
@@ -76,7 +78,7 @@ async fn visible(
     let mut found = Vec::new();
     let mut after = None;
     loop {
-        let (heads, next) = call.registry.catalog().owned(owner.id, ecosystem.info().name, after, CHUNK).await?;
+        let (heads, next) = call.registry.catalog().owned(owner.id, Some(ecosystem.info().name), after, CHUNK).await?;
         found.extend(heads.into_iter().filter(|head| {
             let wanted = only.is_none_or(|only| head.policy.visibility() == only);
             wanted
@@ -126,6 +128,24 @@ pub(super) async fn restore(call: Call<'_>) -> Outcome {
     Ok(done())
 }
 
+/// Gives a package to another owner. Its name stays, so what installs it goes on working.
+pub(super) async fn transfer(call: Call<'_>) -> Outcome {
+    let found = find(&call, Action::Admin).await?;
+    let fields = call.fields("Package")?;
+    let login: OwnerName = fields.needed_as("new_owner")?;
+    let to = known(call.identity().account_by_login(&login).await)?;
+    // Who may make nothing there is not told whether there is such an owner.
+    let Some(to) = to else { return Err(Refusal::forbidden(NOT_THERE)) };
+    call.registry.move_package(&found.grant, call.caller, &to).await.map_err(|error| match (error.kind(), error.subject()) {
+        (Kind::Forbidden, Subject::Owner) => Refusal::forbidden(NOT_THERE),
+        (Kind::Conflict, Subject::Package) => fields.wrong("new_owner", error.message()),
+        _ => error.into(),
+    })?;
+    Found { owner: to, ..found }.respond(&call).await
+}
+
+const NOT_THERE: &str = "You may not create packages for this owner.";
+
 /// A package, and the right to do something with it.
 pub(super) struct Found {
     pub(super) head: Arc<Head>,
@@ -153,7 +173,7 @@ pub(super) async fn find(call: &Call<'_>, action: Action) -> Outcome<Found> {
 pub(super) async fn find_any(call: &Call<'_>, action: Action) -> Outcome<Found> {
     let owner = call.owner().await?;
     let ecosystem = ecosystem::of_type(call.parameter("package_type")).ok_or_else(Refusal::not_found)?;
-    let head = head(call, &owner, ecosystem, call.parameter("package_name")).await?.ok_or_else(Refusal::not_found)?;
+    let head = head(call.registry, &owner, ecosystem, call.parameter("package_name")).await?.ok_or_else(Refusal::not_found)?;
     if head.package.deleted_at.is_some() && !manages(call.caller, &head) {
         return Err(Refusal::not_found());
     }
@@ -163,10 +183,10 @@ pub(super) async fn find_any(call: &Call<'_>, action: Action) -> Outcome<Found> 
 }
 
 /// An owner's package of the name that GitHub's API would give it.
-async fn head(call: &Call<'_>, owner: &Account, ecosystem: &'static dyn Ecosystem, short: &str) -> Outcome<Option<Arc<Head>>> {
+async fn head(registry: &Registry, owner: &Account, ecosystem: &'static dyn Ecosystem, short: &str) -> Result<Option<Arc<Head>>> {
     for name in ecosystem.full_names(short, &owner.login) {
         let Ok(name) = PackageName::new(&name) else { continue };
-        let head = call.registry.catalog().head_in(View::Owner(owner.id), ecosystem.info().name, &name).await?;
+        let head = registry.catalog().head_in(View::Owner(owner.id), ecosystem.info().name, &name).await?;
         if head.is_some() {
             return Ok(head);
         }
@@ -181,7 +201,7 @@ async fn view(
     ecosystem: &'static dyn Ecosystem,
     package: &Package,
 ) -> Outcome<serde_json::Map<String, serde_json::Value>> {
-    let name = shown_name(call, owner, ecosystem, package).await?;
+    let name = shown_name(call.registry, owner, ecosystem, package).await?;
     let repository = linked(call, owner, package).await?;
     let downloads = call.registry.catalog().downloads().total(package.id, None).await?;
     let shown = Shown { package, ecosystem, name: &name, owner, repository: repository.as_ref(), downloads };
@@ -189,9 +209,14 @@ async fn view(
 }
 
 /// A package's name in the API: the short one, unless another package of the owner has it.
-pub(super) async fn shown_name(call: &Call<'_>, owner: &Account, ecosystem: &'static dyn Ecosystem, package: &Package) -> Outcome<String> {
+pub(crate) async fn shown_name(
+    registry: &Registry,
+    owner: &Account,
+    ecosystem: &'static dyn Ecosystem,
+    package: &Package,
+) -> Result<String> {
     if let Some(short) = ecosystem.short_name(&package.name, &owner.login)
-        && head(call, owner, ecosystem, &short).await?.is_some_and(|head| head.package.id == package.id)
+        && head(registry, owner, ecosystem, &short).await?.is_some_and(|head| head.package.id == package.id)
     {
         return Ok(short.into_owned());
     }

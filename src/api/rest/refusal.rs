@@ -27,7 +27,8 @@ pub(crate) struct Refusal {
 #[derive(Debug, Serialize)]
 struct Problem {
     resource: &'static str,
-    field: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'static str>,
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
@@ -76,25 +77,30 @@ impl Refusal {
 
     /// 422 for a field that must be there.
     pub(crate) fn missing_field(resource: &'static str, field: &'static str) -> Self {
-        Self::validation(resource, field, "missing_field", None)
+        Self::validation(resource, Some(field), "missing_field", None)
     }
 
     /// 422 for a field whose value cannot be.
     pub(crate) fn invalid_field(resource: &'static str, field: &'static str, why: impl Into<String>) -> Self {
-        Self::validation(resource, field, "invalid", Some(why.into()))
+        Self::validation(resource, Some(field), "invalid", Some(why.into()))
     }
 
     /// 422 for a name that is taken.
     pub(crate) fn already_exists(resource: &'static str, field: &'static str) -> Self {
-        Self::validation(resource, field, "already_exists", None)
+        Self::validation(resource, Some(field), "already_exists", None)
     }
 
     /// 422 for a reference to something that is not there.
     pub(crate) fn missing(resource: &'static str, field: &'static str) -> Self {
-        Self::validation(resource, field, "missing", None)
+        Self::validation(resource, Some(field), "missing", None)
     }
 
-    fn validation(resource: &'static str, field: &'static str, code: &'static str, message: Option<String>) -> Self {
+    /// 422 for a thing that is wrong as a whole.
+    pub(crate) fn custom(resource: &'static str, why: impl Into<String>) -> Self {
+        Self::validation(resource, None, "custom", Some(why.into()))
+    }
+
+    fn validation(resource: &'static str, field: Option<&'static str>, code: &'static str, message: Option<String>) -> Self {
         let problems = vec![Problem { resource, field, code, message }];
         Self { problems, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Validation Failed") }
     }

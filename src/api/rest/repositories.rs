@@ -10,9 +10,10 @@ use super::page::REACH;
 use super::refusal::{Outcome, Refusal, field};
 use super::{Call, created, done, known, shown, view};
 use crate::access::{self, RepositoryPolicy};
-use crate::error::Kind;
+use crate::error::{Kind, Subject};
+use crate::http::{StatusCode, reply};
 use crate::identity::{Account, Caller, Repository, RepositoryRole, Scope, Scopes};
-use crate::name::RepositoryName;
+use crate::name::{OwnerName, RepositoryName};
 use crate::package::{AccountId, Principal, Visibility};
 
 const RESOURCE: &str = "Repository";
@@ -71,12 +72,10 @@ pub(super) async fn create(call: Call<'_>) -> Outcome {
     let fields = call.fields(RESOURCE)?;
     let name: RepositoryName = fields.needed_as("name")?;
     let visibility = visibility(&fields)?.unwrap_or(Visibility::Public);
-    let mut repository = call.identity().create_repository(owner.id, name, visibility).await.map_err(field(RESOURCE, "name"))?;
     let creator = call.signed()?;
-    if creator.role_in(owner.id).is_some() {
-        let principal = Principal::User(creator.user);
-        repository = call.identity().set_repository_role(repository.id, principal, Some(RepositoryRole::Admin)).await?;
-    }
+    let admin = creator.role_in(owner.id).is_some().then_some(creator.user);
+    let made = call.identity().create_repository_by(admin, owner.id, name, visibility).await;
+    let repository = made.map_err(field(RESOURCE, "name"))?;
     Ok(created(&view::full_repository(call.links, &owner, &repository, Some(RepositoryRole::Admin))))
 }
 
@@ -107,9 +106,30 @@ pub(super) async fn change(call: Call<'_>) -> Outcome {
     Ok(shown(&view::full_repository(call.links, &owner, &repository, role)))
 }
 
+/// GitHub moves it later, once a new owner who is a user has agreed; here whoever moves it must be allowed to make
+/// repositories there, and it is done by then.
+pub(super) async fn transfer(call: Call<'_>) -> Outcome {
+    let seen = find(&call, Some(RepositoryRole::Admin)).await?;
+    let fields = call.fields(RESOURCE)?;
+    let login: OwnerName = fields.needed_as("new_owner")?;
+    let name: Option<RepositoryName> = fields.parsed("new_name")?;
+    let to = call.identity().account_by_login(&login).await.map_err(field(RESOURCE, "new_owner"))?;
+    may_own(&call, &to)?;
+    if to.id == seen.owner.id {
+        return Err(fields.wrong("new_owner", "is the owner already"));
+    }
+    let moved = call.registry.transfer_repository(seen.repository.id, call.caller, &to, name).await;
+    let moved = moved.map_err(|error| match (error.kind(), error.subject()) {
+        (Kind::Conflict, Subject::Repository) => Refusal::already_exists(RESOURCE, "name"),
+        (Kind::Conflict, Subject::Package) => fields.wrong("new_owner", error.message()),
+        _ => error.into(),
+    })?;
+    Ok(reply::json(StatusCode::ACCEPTED, &view::repository(call.links, &to, &moved)))
+}
+
 pub(super) async fn delete(call: Call<'_>) -> Outcome {
     let seen = find(&call, Some(RepositoryRole::Admin)).await?;
-    call.identity().delete_repository(seen.repository.id).await?;
+    call.registry.delete_repository(seen.repository.id).await?;
     Ok(done())
 }
 

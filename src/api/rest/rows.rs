@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 
 use super::root;
 use super::table::{Endpoint, Handler, Need};
-use super::{audit, downloads, organisations, package_access, packages, repositories, rules, site, teams, tokens, users, versions};
+use super::{audit, downloads, hooks, organisations, package_access, packages, repositories, rules, site, teams, tokens, users, versions};
 use crate::http::Method;
 use crate::identity::Scope;
 
@@ -20,6 +20,10 @@ const AUDIT: &[Scope] = &[Scope::ReadAuditLog];
 const ADMIN_ORG: &[Scope] = &[Scope::AdminOrg];
 const TEAM_REPO: &[Scope] = &[Scope::ReadOrg, Scope::Repo];
 const WRITE: &[Scope] = &[Scope::ReadPackages, Scope::WritePackages];
+const READ_HOOK: &[Scope] = &[Scope::ReadRepoHook];
+const WRITE_HOOK: &[Scope] = &[Scope::WriteRepoHook];
+const ADMIN_HOOK: &[Scope] = &[Scope::AdminRepoHook];
+const ORG_HOOK: &[Scope] = &[Scope::AdminOrgHook];
 
 /// All rows.
 pub(super) fn all() -> Vec<Endpoint> {
@@ -35,6 +39,8 @@ pub(super) fn all() -> Vec<Endpoint> {
     accounts(&mut rows);
     organisations_and_teams(&mut rows);
     repositories_and_roles(&mut rows);
+    webhooks(&mut rows, "/repos/{owner}/{repo}", [READ_HOOK, WRITE_HOOK, ADMIN_HOOK]);
+    webhooks(&mut rows, "/orgs/{org}", [ORG_HOOK; 3]);
     administration(&mut rows);
     rows
 }
@@ -66,6 +72,7 @@ fn owned(rows: &mut Vec<Endpoint>, prefix: &str) {
     add(Method::POST, &version("/restore"), signed, WRITE, |call| versions::restore(call).boxed());
     // What GitHub has no API for.
     add(Method::GET, &version("/files"), readers, READ, |call| versions::files(call).boxed());
+    add(Method::POST, &package("/transfer"), signed, WRITE, |call| packages::transfer(call).boxed());
     add(Method::GET, &package("/downloads"), readers, READ, |call| downloads::of_package(call).boxed());
     add(Method::GET, &version("/downloads"), readers, READ, |call| downloads::of_version(call).boxed());
     add(Method::PATCH, PACKAGE, signed, WRITE, |call| package_access::change(call).boxed());
@@ -126,6 +133,7 @@ fn organisations_and_teams(rows: &mut Vec<Endpoint>) {
         row(Method::GET, "/orgs/{org}/teams", signed, READ_ORG, |call| teams::list(call).boxed()),
         row(Method::POST, "/orgs/{org}/teams", signed, ADMIN_ORG, |call| teams::create(call).boxed()),
         row(Method::GET, TEAM, signed, READ_ORG, |call| teams::show(call).boxed()),
+        row(Method::PATCH, TEAM, signed, ADMIN_ORG, |call| teams::change(call).boxed()),
         row(Method::DELETE, TEAM, signed, ADMIN_ORG, |call| teams::delete(call).boxed()),
         row(Method::GET, format!("{TEAM}/members"), signed, READ_ORG, |call| teams::members(call).boxed()),
         row(Method::GET, TEAM_MEMBERSHIP, signed, READ_ORG, |call| teams::show_membership(call).boxed()),
@@ -150,6 +158,7 @@ fn repositories_and_roles(rows: &mut Vec<Endpoint>) {
         row(Method::POST, "/orgs/{org}/repos", signed, REPO, |call| repositories::create(call).boxed()),
         row(Method::GET, REPOSITORY, Need::Anyone, NONE, |call| repositories::show(call).boxed()),
         row(Method::PATCH, REPOSITORY, signed, REPO, |call| repositories::change(call).boxed()),
+        row(Method::POST, format!("{REPOSITORY}/transfer"), signed, REPO, |call| repositories::transfer(call).boxed()),
         row(Method::DELETE, REPOSITORY, signed, REPO, |call| repositories::delete(call).boxed()),
         row(Method::GET, format!("{REPOSITORY}/teams"), signed, REPO, |call| repositories::teams(call).boxed()),
         row(Method::GET, format!("{REPOSITORY}/collaborators"), signed, REPO, |call| repositories::collaborators(call).boxed()),
@@ -158,6 +167,27 @@ fn repositories_and_roles(rows: &mut Vec<Endpoint>) {
         row(Method::DELETE, COLLABORATOR, signed, REPO, |call| repositories::remove_collaborator(call).boxed()),
         row(Method::GET, format!("{COLLABORATOR}/permission"), signed, REPO, |call| repositories::show_permission(call).boxed()),
     ]);
+}
+
+/// The rows of webhooks, for one kind of target; with the scopes to read them, to write them and to delete them.
+fn webhooks(rows: &mut Vec<Endpoint>, prefix: &str, [read, write, delete]: [&'static [Scope]; 3]) {
+    let mut add = |method: Method, below: &str, scopes: &'static [Scope], handler: Handler| {
+        rows.push(row(method, format!("{prefix}/hooks{below}"), Need::SignedIn, scopes, handler));
+    };
+    add(Method::GET, "", read, |call| hooks::list(call).boxed());
+    add(Method::POST, "", write, |call| hooks::create(call).boxed());
+    add(Method::GET, "/{hook_id}", read, |call| hooks::show(call).boxed());
+    add(Method::PATCH, "/{hook_id}", write, |call| hooks::change(call).boxed());
+    add(Method::DELETE, "/{hook_id}", delete, |call| hooks::delete(call).boxed());
+    add(Method::GET, "/{hook_id}/config", read, |call| hooks::show_config(call).boxed());
+    add(Method::PATCH, "/{hook_id}/config", write, |call| hooks::change_config(call).boxed());
+    add(Method::POST, "/{hook_id}/pings", read, |call| hooks::ping(call).boxed());
+    if prefix.starts_with("/repos") {
+        add(Method::POST, "/{hook_id}/tests", read, |call| hooks::test(call).boxed());
+    }
+    add(Method::GET, "/{hook_id}/deliveries", read, |call| hooks::deliveries(call).boxed());
+    add(Method::GET, "/{hook_id}/deliveries/{delivery_id}", read, |call| hooks::show_delivery(call).boxed());
+    add(Method::POST, "/{hook_id}/deliveries/{delivery_id}/attempts", write, |call| hooks::redeliver(call).boxed());
 }
 
 /// The rows of site admins, and of reserved names.

@@ -44,7 +44,7 @@ pub(super) async fn retain(call: Call<'_>) -> Outcome {
         return Ok(shown(&json!({ "applied": true, "mark": mark, "delete_count": count })));
     }
     let selection = call.registry.select(&found.grant, &retention, found.ecosystem).await?;
-    let name = shown_name(&call, &found.owner, found.ecosystem, &found.head.package).await?;
+    let name = shown_name(call.registry, &found.owner, found.ecosystem, &found.head.package).await?;
     let package = &found.head.package;
     let mut versions: Vec<Value> = Vec::new();
     for version in selection.gone.iter().take(SHOWN_LIMIT) {

@@ -34,6 +34,16 @@ pub(super) async fn show(call: Call<'_>) -> Outcome {
     Ok(shown(&view::team(call.links, &organisation, &team)))
 }
 
+pub(super) async fn change(call: Call<'_>) -> Outcome {
+    let organisation = administered(&call).await?;
+    let mut team = team(&call, &organisation).await?;
+    let name: Option<TeamName> = call.fields(RESOURCE)?.parsed("name")?;
+    if let Some(name) = name {
+        team = call.identity().rename_team(team.id, name).await.map_err(field(RESOURCE, "name"))?;
+    }
+    Ok(shown(&view::team(call.links, &organisation, &team)))
+}
+
 pub(super) async fn delete(call: Call<'_>) -> Outcome {
     let organisation = administered(&call).await?;
     let team = team(&call, &organisation).await?;

@@ -24,7 +24,7 @@ pub(super) async fn list(call: Call<'_>) -> Outcome {
     let mut listed = catalog.listed(&found.grant, &found.head).await?;
     // What was given up cannot come back and is no longer spoken of.
     listed.retain(|version| !version.purged && version.deleted_at.is_some() == (state == State::Deleted));
-    let name = shown_name(&call, &found.owner, found.ecosystem, &found.head.package).await?;
+    let name = shown_name(call.registry, &found.owner, found.ecosystem, &found.head.package).await?;
     let mut items = Vec::new();
     for row in page.of(&listed) {
         // What was deleted since the list was read is left out.
@@ -38,7 +38,7 @@ pub(super) async fn list(call: Call<'_>) -> Outcome {
 pub(super) async fn show(call: Call<'_>) -> Outcome {
     let found = find(&call, Action::Read).await?;
     let version = readable(&call, &found).await?;
-    let name = shown_name(&call, &found.owner, found.ecosystem, &found.head.package).await?;
+    let name = shown_name(call.registry, &found.owner, found.ecosystem, &found.head.package).await?;
     Ok(shown(&view(&call, &found, &name, &version).await?))
 }
 

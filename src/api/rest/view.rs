@@ -35,12 +35,20 @@ fn kind(account: &Account) -> &'static str {
 
 /// GitHub's `SimpleUser`: a user or an organisation.
 pub(crate) fn account(links: &Links, account: &Account) -> Map<String, Value> {
-    let login = &account.login;
+    someone(links, account.login.as_str(), account.id.0, kind(account), account.site_admin)
+}
+
+/// GitHub's `SimpleUser` for whoever is no user, or no longer one.
+pub(crate) fn ghost(links: &Links) -> Map<String, Value> {
+    someone(links, "ghost", 0, "User", false)
+}
+
+fn someone(links: &Links, login: &str, id: u64, kind: &str, site_admin: bool) -> Map<String, Value> {
     let below = |rest: &str| links.api(&format!("/users/{login}{rest}"));
     members(json!({
         "login": login,
-        "id": account.id,
-        "node_id": node_id(kind(account), account.id.0),
+        "id": id,
+        "node_id": node_id(kind, id),
         "avatar_url": links.web(&format!("/avatars/{login}")),
         "gravatar_id": "",
         "url": below(""),
@@ -54,9 +62,9 @@ pub(crate) fn account(links: &Links, account: &Account) -> Map<String, Value> {
         "repos_url": below("/repos"),
         "events_url": below("/events{/privacy}"),
         "received_events_url": below("/received_events"),
-        "type": kind(account),
+        "type": kind,
         "user_view_type": "public",
-        "site_admin": account.site_admin,
+        "site_admin": site_admin,
     }))
 }
 
@@ -323,6 +331,12 @@ impl Shown<'_> {
         view
     }
 
+    /// The page of a version.
+    pub(crate) fn version_page(&self, links: &Links, version: &Version) -> String {
+        let page = format!("/{}/packages/{}/{}", Links::owner_prefix(self.owner), self.package_type(), path::encode(self.name));
+        format!("{}/{}", links.web(&page), version.id)
+    }
+
     /// GitHub's `PackageVersion`.
     pub(crate) fn version(&self, links: &Links, version: &Version) -> Value {
         let page = links.package_page(self.owner, self.package_type(), self.name);
@@ -337,12 +351,7 @@ impl Shown<'_> {
             "name": version.number,
             "url": format!("{}/versions/{}", links.package(self.owner, self.package_type(), self.name), version.id),
             "package_html_url": page,
-            "html_url": format!("{}/{}", links.web(&format!(
-                "/{}/packages/{}/{}",
-                Links::owner_prefix(self.owner),
-                self.package_type(),
-                path::encode(self.name)
-            )), version.id),
+            "html_url": self.version_page(links, version),
             "license": said.license,
             "description": said.summary,
             "download_count": self.downloads,

@@ -84,7 +84,7 @@ impl Document for Metadata {
             Part::Versions => format!("{folder}/{METADATA}"),
             Part::Builds(version) => format!("{folder}/{}/{METADATA}", path::encode(version)),
         };
-        Ask { path, accept: "*/*" }
+        Ask { path, accept: "*/*", grows: false }
     }
 
     fn parse(name: &PackageName, part: &Part, bytes: Bytes) -> Result<Self> {

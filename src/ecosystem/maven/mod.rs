@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::Map;
 
-use super::{Asked, Description, Ecosystem, Info, Snippet};
+use super::{Announcement, Asked, Description, Ecosystem, Info, Snippet, Told};
 use crate::access::{self, Action, Grant, Target};
 use crate::catalog::{Head, View};
 use crate::digest::{Algorithm, Digests, Hasher};
@@ -109,6 +109,21 @@ impl Ecosystem for Maven {
         Description { summary: pom.description.or(pom.name), license, metadata: Map::new() }
     }
 
+    fn announce(&self, told: Told<'_>) -> Announcement {
+        let folder = route::package_folder(&told.package.name);
+        // A word that begins groups is read as no owner; the package is in the common tree too.
+        let tree = if route::begins_groups(told.owner.as_str()) { String::new() } else { format!("{}/*/", told.owner) };
+        let base = format!("{}/{tree}{folder}", told.base.as_str());
+        Announcement {
+            installation_command: format!("mvn dependency:get -Dartifact={}:{}", told.package.name, told.version.number),
+            package_url: format!("{base}/{}", path::encode(&told.version.number)),
+            prerelease: told.version.number.ends_with(route::SNAPSHOT),
+            // A file's name in its package begins with the folder of its version.
+            downloads: told.version.files.iter().map(|file| Some(format!("{base}/{}", address(&file.name)))).collect(),
+            ..Announcement::default()
+        }
+    }
+
     fn clients(&self, base: &BaseUrl) -> Vec<Snippet> {
         let address = base.as_str();
         let insecure = if address.starts_with("http:") { "allowInsecureProtocol = true; " } else { "" };
@@ -126,6 +141,11 @@ impl Ecosystem for Maven {
             snippet("gradle", "build.gradle, repositories", gradle),
         ]
     }
+}
+
+/// A path with its segments escaped.
+fn address(path: &str) -> String {
+    path.split('/').map(path::encode).collect::<Vec<_>>().join("/")
 }
 
 /// What the record of a version holds.

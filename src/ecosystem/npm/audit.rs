@@ -112,7 +112,7 @@ pub async fn attestations(call: &Call<'_>, name: &PackageName, version: &str) ->
 }
 
 async fn relay_document(call: &Call<'_>, upstream: &Arc<Upstream>, path: String, check: &Check) -> Result<Response> {
-    let ask = Ask { path, accept: "application/json" };
+    let ask = Ask { path, accept: "application/json", grows: false };
     let fetcher = call.registry.fetcher();
     let Fetched { entry, verdict } = fetcher.document(upstream, &ask, Need::Usual, check).await?;
     note_verdict(call, verdict.word());

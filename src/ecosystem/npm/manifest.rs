@@ -245,16 +245,7 @@ pub fn record(
 pub fn repository(manifest: &Map<String, Value>) -> Option<(String, String)> {
     let field = manifest.get("repository")?;
     let text = field.as_str().or_else(|| field.get("url")?.as_str())?.trim();
-    let text = text.split(['#', '?']).next()?;
-    let path = match text.split_once("://") {
-        Some((_, rest)) => rest.split_once('/')?.1,
-        None => text.rsplit_once(':').map_or(text, |(_, path)| path),
-    };
-    let path = path.trim_end_matches('/');
-    let path = path.strip_suffix(".git").unwrap_or(path);
-    let (owner, name) = path.rsplit_once('/')?;
-    let owner = owner.rsplit('/').next()?;
-    (!owner.is_empty() && !name.is_empty()).then(|| (owner.to_owned(), name.to_owned()))
+    crate::name::repository_in(text)
 }
 
 /// The file name and media type under which a publish keeps its tarball.

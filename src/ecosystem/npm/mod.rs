@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 
-use super::{Asked, Description, Ecosystem, Info, Snippet};
+use super::{Announcement, Asked, Description, Ecosystem, Info, Snippet, Told};
 use crate::access::{Action, Grant};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
@@ -25,6 +25,7 @@ use crate::registry::{Call, Keeping, Plan, Topic};
 use crate::upstream::Need;
 
 pub mod account;
+pub mod announcement;
 pub mod attachment;
 pub mod audit;
 pub mod change;
@@ -111,6 +112,10 @@ impl Ecosystem for Npm {
         let Ok(said) = serde_json::from_str::<Said<'_>>(version.manifest.get()) else { return Description::default() };
         let license = said.license.and_then(|license| license.as_str().map(str::to_owned));
         Description { summary: said.description.map(Cow::into_owned), license, metadata: Map::new() }
+    }
+
+    fn announce(&self, told: Told<'_>) -> Announcement {
+        announcement::of(told)
     }
 
     fn clients(&self, base: &BaseUrl) -> Vec<Snippet> {

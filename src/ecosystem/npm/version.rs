@@ -44,8 +44,13 @@ pub fn order(left: &str, right: &str) -> Ordering {
 /// The highest release, or the highest prerelease when there is no release.
 #[must_use]
 pub fn latest<'a>(numbers: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let is_release = |text: &str| semver::Version::parse(text).is_ok_and(|version| version.pre.is_empty());
-    numbers.max_by(|left, right| is_release(left).cmp(&is_release(right)).then_with(|| order(left, right)))
+    numbers.max_by(|left, right| is_prerelease(right).cmp(&is_prerelease(left)).then_with(|| order(left, right)))
+}
+
+/// Whether it is no release; what is no semantic version is none either.
+#[must_use]
+pub fn is_prerelease(number: &str) -> bool {
+    !semver::Version::parse(number).is_ok_and(|version| version.pre.is_empty())
 }
 
 /// Checks a dist-tag: it must not be readable as a version or a range, or `npm install name@tag` would mean two things.

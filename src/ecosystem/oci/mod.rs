@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, json};
 
-use super::{Asked, Description, Ecosystem, Info, Snippet};
+use super::{Announcement, Asked, Description, Ecosystem, Info, Snippet, Told};
 use crate::access::{self, Action, Grant, Target};
 use crate::catalog::Head;
 use crate::digest::Digest;
@@ -27,6 +27,7 @@ use crate::package::{Version, Visibility};
 use crate::registry::publish::Publishing;
 use crate::registry::{Artifact, Call};
 
+pub mod announcement;
 pub mod change;
 pub mod manifest;
 pub mod publish;
@@ -119,6 +120,10 @@ impl Ecosystem for Oci {
         let record = Record::of(version).unwrap_or_default();
         let metadata = Map::from_iter([("container".to_owned(), json!({ "tags": tags }))]);
         Description { summary: record.description(), license: record.license(), metadata }
+    }
+
+    fn announce(&self, told: Told<'_>) -> Announcement {
+        announcement::of(told)
     }
 
     fn clients(&self, base: &BaseUrl) -> Vec<Snippet> {

@@ -153,6 +153,12 @@ pub fn number(version: &str, platform: &str) -> String {
     if platform == RUBY { version.to_owned() } else { format!("{version}-{platform}") }
 }
 
+/// Whether a file is a gem itself, by its name.
+#[must_use]
+pub fn is_gem(file: &str) -> bool {
+    file.strip_suffix(".gem").is_some()
+}
+
 /// Whether a text can be a gem's name.
 #[must_use]
 pub fn is_name(name: &str) -> bool {

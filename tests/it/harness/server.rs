@@ -15,7 +15,7 @@ use super::disk::Disk;
 use super::{Caller, Identity, Upstream, free_port};
 
 /// Every ecosystem, so that none keeps the upstreams that it has by default.
-const ECOSYSTEMS: [&str; 3] = ["npm", "maven", "container"];
+const ECOSYSTEMS: [&str; 4] = ["npm", "maven", "rubygems", "container"];
 
 /// What a server is started with.
 #[derive(Default)]

@@ -22,6 +22,12 @@ const CALLERS: [&str; 9] = ["", "out", "former", "mem", "rea", "wes", "adm", "ow
 /// needs, a body, and the status for each of [`CALLERS`].
 struct Row(&'static str, &'static str, &'static str, &'static str, [u16; 9]);
 
+/// Those who administer the repository.
+const ADMINS: [u16; 9] = [401, 404, 404, 404, 404, 404, 200, 200, 200];
+/// Those who own the organisation.
+const OWNERS: [u16; 9] = [401, 404, 404, 404, 404, 404, 404, 200, 200];
+const HOOK: &str = r#"{"name":"web","config":{"url":"https://example.org/hook"}}"#;
+
 const ROWS: &[Row] = &[
     Row("GET", "/", "", "", [200; 9]),
     Row("GET", "/meta", "", "", [200; 9]),
@@ -51,6 +57,7 @@ const ROWS: &[Row] = &[
     Row("GET", "/orgs/{org}/teams", "read:org", "", [401, 404, 404, 200, 200, 200, 200, 200, 200]),
     Row("POST", "/orgs/{org}/teams", "admin:org", r#"{"name":"new"}"#, [401, 403, 403, 403, 403, 403, 403, 201, 201]),
     Row("GET", "/orgs/{org}/teams/{team_slug}", "read:org", "", [401, 404, 404, 200, 200, 200, 200, 200, 200]),
+    Row("PATCH", "/orgs/{org}/teams/{team_slug}", "admin:org", r#"{"name":"new"}"#, [401, 403, 403, 403, 403, 403, 403, 200, 200]),
     Row("DELETE", "/orgs/{org}/teams/{team_slug}", "admin:org", "", [401, 403, 403, 403, 403, 403, 403, 204, 204]),
     Row("GET", "/orgs/{org}/teams/{team_slug}/members", "read:org", "", [401, 404, 404, 200, 200, 200, 200, 200, 200]),
     Row("GET", "/orgs/{org}/teams/{team_slug}/memberships/{username}", "read:org", "", [401, 404, 404, 200, 200, 200, 200, 200, 200]),
@@ -66,6 +73,8 @@ const ROWS: &[Row] = &[
     Row("POST", "/orgs/{org}/repos", "repo", r#"{"name":"new"}"#, [401, 403, 403, 201, 201, 201, 201, 201, 201]),
     Row("GET", "/repos/{owner}/{repo}", "", "", [404, 404, 404, 404, 200, 200, 200, 200, 200]),
     Row("PATCH", "/repos/{owner}/{repo}", "repo", r#"{"visibility":"internal"}"#, [401, 404, 404, 404, 403, 403, 200, 200, 200]),
+    // It is its owner's already.
+    Row("POST", "/repos/{owner}/{repo}/transfer", "repo", r#"{"new_owner":"acme"}"#, [401, 404, 404, 404, 403, 403, 422, 422, 422]),
     Row("DELETE", "/repos/{owner}/{repo}", "repo", "", [401, 404, 404, 404, 403, 403, 204, 204, 204]),
     Row("GET", "/repos/{owner}/{repo}/teams", "repo", "", [401, 404, 404, 404, 403, 200, 200, 200, 200]),
     Row("GET", "/repos/{owner}/{repo}/collaborators", "repo", "", [401, 404, 404, 404, 403, 200, 200, 200, 200]),
@@ -74,6 +83,42 @@ const ROWS: &[Row] = &[
     Row("PUT", "/repos/{owner}/{repo}/collaborators/{username}", "repo", "", [401, 404, 404, 404, 403, 403, 204, 204, 204]),
     Row("DELETE", "/repos/{owner}/{repo}/collaborators/{username}", "repo", "", [401, 404, 404, 404, 403, 403, 404, 404, 404]),
     Row("GET", "/repos/{owner}/{repo}/collaborators/{username}/permission", "repo", "", [401, 404, 404, 404, 403, 200, 200, 200, 200]),
+    // Webhooks are there for those who administer what they are of, and for nobody else.
+    Row("GET", "/repos/{owner}/{repo}/hooks", "read:repo_hook", "", ADMINS),
+    Row("POST", "/repos/{owner}/{repo}/hooks", "write:repo_hook", HOOK, [401, 404, 404, 404, 404, 404, 201, 201, 201]),
+    Row("GET", "/repos/{owner}/{repo}/hooks/{hook_id}", "read:repo_hook", "", ADMINS),
+    Row("PATCH", "/repos/{owner}/{repo}/hooks/{hook_id}", "write:repo_hook", r#"{"active":false}"#, ADMINS),
+    Row("DELETE", "/repos/{owner}/{repo}/hooks/{hook_id}", "admin:repo_hook", "", [401, 404, 404, 404, 404, 404, 204, 204, 204]),
+    Row("GET", "/repos/{owner}/{repo}/hooks/{hook_id}/config", "read:repo_hook", "", ADMINS),
+    Row("PATCH", "/repos/{owner}/{repo}/hooks/{hook_id}/config", "write:repo_hook", r#"{"content_type":"json"}"#, ADMINS),
+    Row("POST", "/repos/{owner}/{repo}/hooks/{hook_id}/pings", "read:repo_hook", "", [401, 404, 404, 404, 404, 404, 204, 204, 204]),
+    Row("POST", "/repos/{owner}/{repo}/hooks/{hook_id}/tests", "read:repo_hook", "", [401, 404, 404, 404, 404, 404, 204, 204, 204]),
+    Row("GET", "/repos/{owner}/{repo}/hooks/{hook_id}/deliveries", "read:repo_hook", "", ADMINS),
+    Row("GET", "/repos/{owner}/{repo}/hooks/{hook_id}/deliveries/{delivery_id}", "read:repo_hook", "", ADMINS),
+    Row(
+        "POST",
+        "/repos/{owner}/{repo}/hooks/{hook_id}/deliveries/{delivery_id}/attempts",
+        "write:repo_hook",
+        "",
+        [401, 404, 404, 404, 404, 404, 202, 202, 202],
+    ),
+    Row("GET", "/orgs/{org}/hooks", "admin:org_hook", "", OWNERS),
+    Row("POST", "/orgs/{org}/hooks", "admin:org_hook", HOOK, [401, 404, 404, 404, 404, 404, 404, 201, 201]),
+    Row("GET", "/orgs/{org}/hooks/{hook_id}", "admin:org_hook", "", OWNERS),
+    Row("PATCH", "/orgs/{org}/hooks/{hook_id}", "admin:org_hook", r#"{"active":false}"#, OWNERS),
+    Row("DELETE", "/orgs/{org}/hooks/{hook_id}", "admin:org_hook", "", [401, 404, 404, 404, 404, 404, 404, 204, 204]),
+    Row("GET", "/orgs/{org}/hooks/{hook_id}/config", "admin:org_hook", "", OWNERS),
+    Row("PATCH", "/orgs/{org}/hooks/{hook_id}/config", "admin:org_hook", r#"{"content_type":"json"}"#, OWNERS),
+    Row("POST", "/orgs/{org}/hooks/{hook_id}/pings", "admin:org_hook", "", [401, 404, 404, 404, 404, 404, 404, 204, 204]),
+    Row("GET", "/orgs/{org}/hooks/{hook_id}/deliveries", "admin:org_hook", "", OWNERS),
+    Row("GET", "/orgs/{org}/hooks/{hook_id}/deliveries/{delivery_id}", "admin:org_hook", "", OWNERS),
+    Row(
+        "POST",
+        "/orgs/{org}/hooks/{hook_id}/deliveries/{delivery_id}/attempts",
+        "admin:org_hook",
+        "",
+        [401, 404, 404, 404, 404, 404, 404, 202, 202],
+    ),
     Row("POST", "/admin/users", "user", r#"{"login":"new"}"#, [401, 404, 404, 404, 404, 404, 404, 404, 201]),
     Row("PATCH", "/admin/users/{username}", "user", r#"{"login":"new"}"#, [401, 404, 404, 404, 404, 404, 404, 404, 202]),
     // It still owns a package.
@@ -129,6 +174,8 @@ const PACKAGE_ROWS: &[PackageRow] = &[
     PackageRow("DELETE", "/packages/T/N/versions/V", "read:packages,delete:packages", "", Right::Admin, 204),
     PackageRow("POST", "/packages/T/N/versions/V/restore", "read:packages,write:packages", "", Right::Admin, 409),
     PackageRow("GET", "/packages/T/N/versions/V/files", "read:packages", "", Right::Read, 200),
+    // To whoever owns the organisation, who is no member of theirs.
+    PackageRow("POST", "/packages/T/N/transfer", "read:packages,write:packages", r#"{"new_owner":"nobody"}"#, Right::Admin, 403),
     PackageRow("GET", "/packages/T/N/downloads", "read:packages", "", Right::Read, 200),
     PackageRow("GET", "/packages/T/N/versions/V/downloads", "read:packages", "", Right::Read, 200),
     PackageRow("PATCH", "/packages/T/N", "read:packages,write:packages", r#"{"visibility":"public"}"#, Right::Admin, 200),
@@ -227,6 +274,7 @@ fn every_row_has_an_expectation_and_its_scopes() {
 
 /// Fills a template in.
 fn path(template: &str, world: &World, owner: &str, user: &str) -> String {
+    let hook = world.hooks[if template.starts_with("/orgs") { "organisation" } else { "repository" }];
     template
         .replace("{org}", "acme")
         .replace("{organisation}", "acme")
@@ -241,6 +289,8 @@ fn path(template: &str, world: &World, owner: &str, user: &str) -> String {
         .replace("{pattern+}", "@acme%2F*")
         .replace("{package_name+}", "tool")
         .replace("{version_id}", &world.version(owner).to_string())
+        .replace("{hook_id}", &hook.0.to_string())
+        .replace("{delivery_id}", &hook.1.to_string())
 }
 
 /// A world of its own for what changes it; one for all that only reads.
@@ -326,16 +376,17 @@ fn is_an_error(answer: &Answer) {
     }
 }
 
-/// What includes a scope.
+/// The scopes that neither are nor include a scope.
 fn without(scope: Scope) -> Scopes {
-    Scope::ALL
-        .into_iter()
-        .filter(|held| {
-            *held != scope
-                && (scope, *held) != (Scope::ReadPackages, Scope::WritePackages)
-                && (scope, *held) != (Scope::ReadOrg, Scope::AdminOrg)
-        })
-        .collect()
+    let wider: &[Scope] = match scope {
+        Scope::ReadPackages => &[Scope::WritePackages],
+        Scope::ReadOrg => &[Scope::AdminOrg],
+        Scope::ReadRepoHook => &[Scope::WriteRepoHook, Scope::AdminRepoHook, Scope::Repo],
+        Scope::WriteRepoHook => &[Scope::AdminRepoHook, Scope::Repo],
+        Scope::AdminRepoHook => &[Scope::Repo],
+        _ => &[],
+    };
+    Scope::ALL.into_iter().filter(|held| *held != scope && !wider.contains(held)).collect()
 }
 
 #[tokio::test]

@@ -10,12 +10,15 @@ use serde_json::Value;
 use super::*;
 use crate::identity::{AccountChange, NewToken, NewUser, OrganisationRole, RepositoryRole, Scopes};
 use crate::name::{PackageName, RepositoryName, TeamName};
-use crate::package::{AccountId, Principal, Role, TokenId, Visibility};
-use crate::registry::{Settings, fixture};
+use crate::package::{AccountId, HookId, Principal, Role, TokenId, Visibility};
+use crate::registry::{self, fixture};
+use crate::webhook::{Draft, Exchange, Hook, Secret, Settings, Target, Try};
 
 mod audit;
 mod downloads;
+mod hooks;
 mod matrix;
+mod moves;
 mod packages;
 mod people;
 
@@ -30,6 +33,8 @@ struct World {
     tokens: HashMap<&'static str, String>,
     ids: HashMap<String, TokenId>,
     versions: HashMap<&'static str, u64>,
+    /// Of the webhooks of the repository and of the organisation, and of their first deliveries.
+    hooks: HashMap<&'static str, (u64, u64)>,
 }
 
 /// Where every request comes from.
@@ -56,7 +61,14 @@ impl Answer {
 impl World {
     async fn new(visibility: Visibility) -> Self {
         let engine = fixture::fixture().await;
-        let mut world = Self { engine, accounts: HashMap::new(), tokens: HashMap::new(), ids: HashMap::new(), versions: HashMap::new() };
+        let mut world = Self {
+            engine,
+            accounts: HashMap::new(),
+            tokens: HashMap::new(),
+            ids: HashMap::new(),
+            versions: HashMap::new(),
+            hooks: HashMap::new(),
+        };
         for login in ["own", "adm", "wes", "rea", "mem", "former", "out", "site"] {
             let new = NewUser { login: OwnerName::new(login).unwrap(), email: None, site_admin: login == "site" };
             let user = world.engine.identity.create_user(new).await.unwrap().id;
@@ -83,7 +95,7 @@ impl World {
         self.publish("acme", "@acme/tool", acme, &["1.0.0", "1.1.0"]).await;
         let name = PackageName::new("@acme/tool").unwrap();
         let grant = crate::access::Grant::system(("npm", &name, None));
-        let settings = Settings { visibility: Some(visibility), ..Settings::default() };
+        let settings = registry::Settings { visibility: Some(visibility), ..registry::Settings::default() };
         self.engine.registry.change_settings(&grant, settings).await.unwrap();
         for (login, on_package, on_repository) in [
             ("adm", Role::Admin, RepositoryRole::Admin),
@@ -96,6 +108,32 @@ impl World {
             identity.set_repository_role(web.id, principal, Some(on_repository)).await.unwrap();
         }
         identity.remove_member(acme, self.accounts["former"]).await.unwrap();
+        self.hook("repository", Target::Repository(web.id)).await;
+        self.hook("organisation", Target::Organisation(acme)).await;
+    }
+
+    /// Makes a webhook of an owner of acme, and sends it its ping.
+    async fn hook(&mut self, key: &'static str, target: Target) {
+        let hooks = self.engine.registry.hooks();
+        let now = hooks.clock().now();
+        let hook = Hook {
+            id: HookId(hooks.next_id().await.unwrap()),
+            target,
+            author: self.accounts["own"],
+            active: true,
+            events: vec!["package".to_owned()],
+            settings: Settings { secret: Some(Secret::new("hush")), ..Settings::to("https://example.com/".to_owned()) },
+            origin: "http://h".to_owned(),
+            created_at: now,
+            updated_at: now,
+        };
+        let payload = "{\"zen\":\"be\"}".to_owned();
+        let ping = Draft { hook: hook.id, event: "ping", action: None, package: None, repository: None, payload };
+        hooks.create(&hook, ping, None).await.unwrap();
+        let due = hooks.due(hook.id).await.unwrap().unwrap();
+        let outcome = Try { at: now, millis: 120, code: Some(200), status: "OK".to_owned() };
+        hooks.note(&due, outcome, &Exchange::default(), false).await.unwrap();
+        self.hooks.insert(key, (hook.id.0, due.delivery.id.0));
     }
 
     /// Publishes versions of a package and remembers the id of the last one under a key.

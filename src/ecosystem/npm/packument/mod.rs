@@ -92,7 +92,7 @@ impl Document for Packument {
 
     fn ask(name: &PackageName, (): &()) -> Ask {
         // The full form serves both of ours; the slash is escaped as npm itself does.
-        Ask { path: name.as_str().replace('/', "%2f"), accept: "application/json" }
+        Ask { path: name.as_str().replace('/', "%2f"), accept: "application/json", grows: false }
     }
 
     fn parse(name: &PackageName, (): &(), bytes: Bytes) -> Result<Self> {
