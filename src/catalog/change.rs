@@ -15,14 +15,15 @@ use serde_json::value::RawValue;
 
 use super::links;
 use super::{
-    BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWN_NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key,
-    listed_key, name_key, own_name_key, owned_key, owner_key, package_key, relations, version_key,
+    BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWN_NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, VERSIONS_LIMIT, blob_key,
+    file_key, listed_key, name_key, own_name_key, owned_key, owner_key, package_key, relations, version_key,
 };
 use crate::clock::Timestamp;
-use crate::error::{Error, Result, Subject};
+use crate::error::{Error, Kind, Result, Subject};
 use crate::event::{About, Deed};
 use crate::name::{PackageName, Tag};
 use crate::package::{AccountId, File, Package, PackageId, Principal, Relations, RepositoryId, Role, Version, VersionId, Visibility};
+use crate::rules::Rules;
 use crate::store::Batch;
 use crate::store::table::Stored;
 
@@ -142,8 +143,11 @@ pub fn publish_related(
     if package.deleted_at.take().is_some() {
         // Publishing again under a deleted name begins anew; what was deleted stays deleted.
         package.tags.clear();
+        package.created_at = now;
     }
+    let before = package.clone();
     package.versions += 1;
+    expect_room(&package)?;
     if head.is_none_or(|head| head.package.deleted_at.is_some()) {
         come_alive(&mut batch, &package)?;
     }
@@ -153,6 +157,7 @@ pub fn publish_related(
     if let Some(tag) = &draft.first_tag {
         package.tags.entry(tag.clone()).or_insert_with(|| draft.number.clone());
     }
+    expect_fixed_tags(&before, &package)?;
     let package = touch(&mut batch, package, now)?;
     if head.is_none() {
         links::index(&mut batch, None, &package)?;
@@ -221,6 +226,7 @@ fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
         roles: BTreeMap::from([(Principal::User(draft.publisher), Role::Admin)]),
         workflows: BTreeMap::new(),
         tags: BTreeMap::new(),
+        rules: Rules::default(),
         stars: BTreeMap::new(),
         versions: 0,
         generation: 0,
@@ -247,6 +253,7 @@ fn rewrite(head: &Head, deed: Deed, now: Timestamp, change: impl FnOnce(&mut Pac
     PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
     let mut package = head.package.clone();
     change(&mut package);
+    expect_fixed_tags(&head.package, &package)?;
     let package = touch(&mut batch, package, now)?;
     links::index(&mut batch, Some(&head.package), &package)?;
     Ok(made(batch, deed, package))
@@ -322,6 +329,27 @@ pub fn relocate(
     }
     change.former_owner = Some(head.package.owner);
     Ok(change)
+}
+
+/// That a package has not too many live versions.
+fn expect_room(package: &Package) -> Result<()> {
+    if package.versions <= VERSIONS_LIMIT as u64 {
+        return Ok(());
+    }
+    let text = format!("a package has at most {VERSIONS_LIMIT} versions; delete some first");
+    Err(Error::new(Kind::Unprocessable, Subject::Version).saying(text))
+}
+
+/// That every tag which the rules of a package fix is where it was.
+fn expect_fixed_tags(before: &Package, after: &Package) -> Result<()> {
+    if before.rules.immutable_tags.is_empty() {
+        return Ok(());
+    }
+    let moved = before.tags.iter().find(|(tag, number)| after.tags.get(*tag) != Some(number) && before.rules.fixes(tag));
+    match moved {
+        Some((tag, _)) => Err(Error::forbidden(Subject::Tag, format!("the tag {tag} is immutable: it neither moves nor goes"))),
+        None => Ok(()),
+    }
 }
 
 /// Sets or removes the warnings of versions.
@@ -535,6 +563,7 @@ fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, S
     let mut package = head.package.clone();
     package.deleted_at = None;
     package.versions += versions.len() as u64;
+    expect_room(&package)?;
     for stored in versions {
         for tag in &stored.value.lost_tags {
             package.tags.entry(tag.clone()).or_insert_with(|| stored.value.number.clone());

@@ -36,6 +36,7 @@ pub(crate) mod fixture;
 mod histories;
 pub mod publish;
 pub mod removal;
+pub mod retention;
 pub mod roll;
 pub mod settings;
 pub mod source;

@@ -25,7 +25,7 @@ use crate::store::table::Stored;
 pub const LAST_VERSION: &str = "You cannot delete the last version of a package. You must delete the package instead.";
 
 /// The versions that the rule about downloads keeps from being deleted.
-struct Kept {
+pub(super) struct Kept {
     limit: u64,
     versions: HashSet<String>,
 }
@@ -170,7 +170,7 @@ impl Registry {
     }
 
     /// The versions that were downloaded too often to be deleted. The operator is not held to the rule.
-    async fn kept(&self, grant: &Grant) -> Result<Kept> {
+    pub(super) async fn kept(&self, grant: &Grant) -> Result<Kept> {
         let limit = self.access().undeletable_downloads;
         let versions = match grant.package() {
             Some(package) if limit > 0 && !grant.is_system() => self.catalog().downloads().above(package, limit).await?,
@@ -210,10 +210,14 @@ impl Registry {
 }
 
 impl Kept {
+    /// Whether a version is kept.
+    pub(super) fn keeps(&self, head: &Head, number: &str) -> bool {
+        head.policy.visibility() == Visibility::Public && self.versions.contains(number)
+    }
+
     /// That none of these versions is kept, in GitHub's words.
     fn allow(&self, head: &Head, gone: &[Stored<Version>], what: &str) -> Result<()> {
-        let public = head.policy.visibility() == Visibility::Public;
-        if public && gone.iter().any(|stored| self.versions.contains(&stored.value.number)) {
+        if gone.iter().any(|stored| self.keeps(head, &stored.value.number)) {
             let text = format!(
                 "Publicly visible {what} with more than {} downloads cannot be deleted. Contact an administrator of this server for further assistance.",
                 self.limit

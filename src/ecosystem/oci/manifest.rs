@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result, Subject};
@@ -40,6 +40,8 @@ pub struct Manifest {
     pub artifact_type: Option<String>,
     /// The configuration, of an image manifest.
     pub config: Option<Descriptor>,
+    /// The layers, in their order.
+    pub layers: Vec<Descriptor>,
     /// Content that it names and that has to be there, each once: configuration and layers.
     pub contents: Vec<Digest>,
     /// Manifests that it names and that have to be there, each once.
@@ -53,7 +55,8 @@ pub struct Manifest {
 }
 
 /// A reference to content.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// What it is.
     pub media_type: String,
@@ -135,6 +138,7 @@ impl Manifest {
             media_type,
             artifact_type: said.artifact_type.clone().filter(|text| !text.is_empty()),
             config: None,
+            layers: Vec::new(),
             contents: Vec::new(),
             parts: Vec::new(),
             subject: said.subject.as_ref().map(|subject| subject.read().map(|subject| subject.digest)).transpose()?,
@@ -171,6 +175,7 @@ impl Manifest {
                 contents.push(layer.digest);
                 self.size = self.size.saturating_add(layer.size);
             }
+            self.layers.push(layer);
         }
         if self.artifact_type.is_none() && !config.media_type.is_empty() {
             self.artifact_type = Some(config.media_type.clone());

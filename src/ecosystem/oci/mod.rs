@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, json};
 
-use super::{Asked, Description, Ecosystem, Info, Snippet};
+use super::{Announcement, Asked, Description, Ecosystem, Info, Snippet, Told};
 use crate::access::{self, Action, Grant, Target};
 use crate::catalog::Head;
 use crate::digest::Digest;
@@ -27,6 +27,7 @@ use crate::package::{Version, Visibility};
 use crate::registry::publish::Publishing;
 use crate::registry::{Artifact, Call};
 
+pub mod announcement;
 pub mod change;
 pub mod manifest;
 pub mod publish;
@@ -121,6 +122,10 @@ impl Ecosystem for Oci {
         let record = Record::of(version).unwrap_or_default();
         let metadata = Map::from_iter([("container".to_owned(), json!({ "tags": tags }))]);
         Description { summary: record.description(), license: record.license(), metadata }
+    }
+
+    fn announce(&self, told: Told<'_>) -> Announcement {
+        announcement::of(told)
     }
 
     fn clients(&self, base: &BaseUrl) -> Vec<Snippet> {
@@ -248,7 +253,8 @@ async fn blob(call: &Call<'_>, name: &PackageName, digest: &Digest) -> Result<Re
 async fn own_content(call: &Call<'_>, name: &PackageName, digest: &Digest) -> Result<Artifact> {
     let grant = access::grant_own(&call.caller, Target { ecosystem: INFO.name, name, package: None })?;
     permit(call, name, Access::Pull)?;
-    call.registry.content(&grant, None, digest).await
+    let head = call.registry.catalog().head(INFO.name, name).await?;
+    call.registry.content(&grant, head.filter(|head| head.package.deleted_at.is_some()).as_deref(), digest).await
 }
 
 /// A range whose end lies before its beginning. HTTP would have it ignored; the specification's clients expect a refusal.

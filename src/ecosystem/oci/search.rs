@@ -4,6 +4,8 @@
 //! Specification 1.1, «Content Discovery»; for the list of repositories the «HTTP API V2»
 //! of the distribution project.
 
+use std::collections::HashMap;
+
 use serde_json::json;
 
 use super::manifest::{LIMIT_BYTES, OCI_INDEX};
@@ -16,7 +18,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{HeaderName, HeaderValue, Response, StatusCode, path, reply};
 use crate::identity::Caller;
-use crate::name::PackageName;
+use crate::name::{PackageName, Tag};
 use crate::registry::{Call, Content};
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -39,20 +41,40 @@ fn wanted(call: &Call<'_>) -> Result<Option<usize>> {
     Ok(Some(text.parse::<usize>().unwrap_or(usize::MAX).min(LIST_LIMIT)))
 }
 
-/// `GET /v2/NAME/tags/list`: in the order of their names.
+/// `GET /v2/NAME/tags/list`: in the order of their names, or with `orderby=timeasc` or `timedesc` in that in which what they
+/// point at was pushed.
 ///
 /// # Errors
-/// As for reading; [`Kind::Invalid`] for a number of entries that is none.
+/// As for reading; [`Kind::Invalid`] for a number of entries that is none, and for an order that is none.
 pub async fn tags(call: &Call<'_>, name: &PackageName) -> Result<Response> {
-    let (head, _) = readable(call, name).await?;
+    let (head, grant) = readable(call, name).await?;
     let limit = wanted(call)?.unwrap_or(LIST_LIMIT);
     let last = path::query(call.query, "last").unwrap_or_default();
-    let rest = head.package.tags.keys().filter(|tag| last.is_empty() || tag.as_str() > &*last);
-    let mut tags: Vec<&str> = rest.take(limit.saturating_add(1)).map(crate::name::Tag::as_str).collect();
-    let more = tags.len() > limit;
-    tags.truncate(limit);
-    let next = tags.last().filter(|_| more).map(|last| format!("/{name}/tags/list?n={limit}&last={last}"));
+    let all = &head.package.tags;
+    let (rest, order): (Vec<&Tag>, &str) = match path::query(call.query, "orderby").as_deref() {
+        None => (all.keys().filter(|tag| last.is_empty() || tag.as_str() > &*last).take(limit.saturating_add(1)).collect(), ""),
+        Some(order @ ("timeasc" | "timedesc")) => {
+            let mut tags = by_time(call, &grant, &head).await?;
+            if order == "timedesc" {
+                tags.reverse();
+            }
+            let after = tags.iter().position(|tag| tag.as_str() == last).map_or(0, |at| at + 1);
+            (tags.split_off(after), if order == "timeasc" { "&orderby=timeasc" } else { "&orderby=timedesc" })
+        }
+        Some(_) => return Err(Error::invalid(Subject::Request, "orderby is one of timeasc, timedesc")),
+    };
+    let tags = &rest[..rest.len().min(limit)];
+    let next = tags.last().filter(|_| rest.len() > limit).map(|last| format!("/{name}/tags/list?n={limit}&last={last}{order}"));
     listed(call, reply::json(StatusCode::OK, &json!({ "name": name, "tags": tags })), next)
+}
+
+/// The tags in the order in which what they point at was pushed.
+async fn by_time<'a>(call: &Call<'_>, grant: &Grant, head: &'a Head) -> Result<Vec<&'a Tag>> {
+    let listed = call.registry.catalog().listed(grant, head).await?;
+    let pushed: HashMap<&str, _> = listed.iter().map(|version| (version.number.as_str(), (version.created_at, version.id))).collect();
+    let mut tags: Vec<&Tag> = head.package.tags.keys().collect();
+    tags.sort_by_key(|tag| head.package.tags.get(*tag).and_then(|number| pushed.get(number.as_str())));
+    Ok(tags)
 }
 
 /// `GET /v2/_catalog`: the repositories that the caller may read, in the order of their names.

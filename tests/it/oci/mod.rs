@@ -4,9 +4,12 @@ mod access;
 mod clients;
 mod discovery;
 mod engines;
+mod large;
 mod management;
 mod pull;
 mod push;
+mod rest;
+mod rules;
 mod token;
 mod upkeep;
 

@@ -194,6 +194,9 @@ const PACKAGE_ROWS: &[PackageRow] = &[
     PackageRow("PUT", "/packages/T/N/actions-access/{repo}", "read:packages,write:packages", r#"{"role":"write"}"#, Right::Admin, 204),
     // There is none to take.
     PackageRow("DELETE", "/packages/T/N/actions-access/{repo}", "read:packages,write:packages", "", Right::Admin, 404),
+    PackageRow("GET", "/packages/T/N/rules", "read:packages", "", Right::Read, 200),
+    PackageRow("PUT", "/packages/T/N/rules", "read:packages,write:packages", r#"{"immutable_tags":["v*"]}"#, Right::Admin, 200),
+    PackageRow("POST", "/packages/T/N/retention", "read:packages,delete:packages", r#"{"retention":{"keep_last":1}}"#, Right::Admin, 200),
     PackageRow("GET", "/packages/T/N/permissions", "read:packages", "", Right::ReadSigned, 200),
 ];
 
