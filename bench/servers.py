@@ -168,6 +168,16 @@ class NginxPeer(Nginx):
         return ""
 
 
+class MavenTree(Nginx):
+    """A Maven repository as plain files, by nginx."""
+    def __init__(self, name, folder, files, pin=True):
+        port = free_port()
+        super().__init__(name, folder, f"server {{ listen 127.0.0.1:{port} backlog=4096; root {files}; disable_symlinks off; }}", port, pin=pin)
+
+    def prefix(self):
+        return ""
+
+
 class Verdaccio(Server):
     name = "verdaccio"
     version = VERDACCIO
@@ -206,7 +216,7 @@ web: {{ enable: false }}
 class Packhouse(Server):
     name = "packhouse"
 
-    def __init__(self, folder, upstream_origin, level="warn"):
+    def __init__(self, folder, upstream_origin, level="warn", ecosystem="npm"):
         self.folder = folder
         port = free_port()
         program = ROOT / "target/release/packhouse"
@@ -220,7 +230,7 @@ level = "{level}"
 listen = ["127.0.0.1:{port}"]
 [upstream]
 allow_private = ["127.0.0.1/32"]
-[[ecosystem.npm.upstream]]
+[[ecosystem.{ecosystem}.upstream]]
 name = "up"
 url = "{upstream_origin}"
 """)

@@ -19,6 +19,7 @@
 //! | `http` | bodies, conditional requests, ranges, negotiation, paths: mostly pure |
 //! | `observe` | every metric, and the notes and the writer of the log's lines |
 //! | `package` | packages, versions, files, roles as plain data that all formats share |
+//! | `rules` | what an owner lays down about a package's tags and versions, as plain data |
 //! | `format` | what a format must be able to do: parse, merge, filter, render |
 //! | `store` | ordered keys with conditional batches, on redb or in memory |
 //! | `blob` | files by digest: publish, cache, eviction, sweep, check; growing files that many follow |
@@ -64,6 +65,8 @@ pub mod xml;
 
 pub mod http;
 pub mod observe;
+pub mod rules;
+
 pub mod package;
 
 pub mod format;

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use crate::clock::Timestamp;
 use crate::digest::{Algorithm, Digest};
 use crate::name::{PackageName, Tag};
+use crate::rules::Rules;
 
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident) => {
@@ -209,6 +210,9 @@ pub struct Package {
     /// Tags and the version number each points at.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<Tag, String>,
+    /// What its owner lays down about its tags and versions.
+    #[serde(default, skip_serializing_if = "Rules::is_empty")]
+    pub rules: Rules,
     /// Users who marked it with a star, by login.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stars: BTreeMap<String, bool>,

@@ -38,6 +38,8 @@ use crate::package::{AccountId, Principal, RepositoryId, Role, Visibility};
 
 mod grant;
 #[cfg(test)]
+pub(crate) mod model;
+#[cfg(test)]
 mod tests;
 
 pub use grant::{Grant, Target, grant, grant_create, grant_own, grant_upstream};

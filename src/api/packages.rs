@@ -121,21 +121,21 @@ pub(super) async fn delete(call: Call<'_>) -> Result<Response> {
 
 pub(super) async fn restore(call: Call<'_>) -> Result<Response> {
     let Found { grant, registry, ecosystem, .. } = find(&call, Action::Admin).await?;
-    registry.restore_package(&grant, &|numbers| ecosystem.default_tag(numbers)).await?;
+    registry.restore_package(&grant, ecosystem).await?;
     Ok(done())
 }
 
 pub(super) async fn delete_version(call: Call<'_>) -> Result<Response> {
     let Found { grant, registry, ecosystem, .. } = find_live(&call, Action::Delete).await?;
     let number = call.parameter(2);
-    registry.delete_version(&grant, number, &|numbers| ecosystem.default_tag(numbers)).await.map_err(|error| no_version(error, number))?;
+    registry.delete_version(&grant, number, ecosystem).await.map_err(|error| no_version(error, number))?;
     Ok(done())
 }
 
 pub(super) async fn restore_version(call: Call<'_>) -> Result<Response> {
     let Found { grant, registry, ecosystem, .. } = find(&call, Action::Admin).await?;
     let number = call.parameter(2);
-    registry.restore_version(&grant, number, &|numbers| ecosystem.default_tag(numbers)).await.map_err(|error| no_version(error, number))?;
+    registry.restore_version(&grant, number, ecosystem).await.map_err(|error| no_version(error, number))?;
     Ok(done())
 }
 

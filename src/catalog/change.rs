@@ -15,14 +15,15 @@ use serde_json::value::RawValue;
 
 use super::links;
 use super::{
-    BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWN_NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, blob_key, file_key,
-    listed_key, name_key, own_name_key, owned_key, owner_key, package_key, relations, version_key,
+    BLOB_REFERENCES, FILES, FileRow, Head, LISTED, Listed, NAMES, OWN_NAMES, OWNED, OWNERS, PACKAGES, VERSIONS, VERSIONS_LIMIT, blob_key,
+    file_key, listed_key, name_key, own_name_key, owned_key, owner_key, package_key, relations, version_key,
 };
 use crate::clock::Timestamp;
-use crate::error::{Error, Result, Subject};
+use crate::error::{Error, Kind, Result, Subject};
 use crate::event::{About, Deed};
 use crate::name::{PackageName, Tag};
 use crate::package::{AccountId, File, Package, PackageId, Principal, Relations, RepositoryId, Role, Version, VersionId, Visibility};
+use crate::rules::Rules;
 use crate::store::Batch;
 use crate::store::table::Stored;
 
@@ -144,8 +145,11 @@ pub fn publish_related(
     if package.deleted_at.take().is_some() {
         // Publishing again under a deleted name begins anew; what was deleted stays deleted.
         package.tags.clear();
+        package.created_at = now;
     }
+    let before = package.clone();
     package.versions += 1;
+    expect_room(&package)?;
     if head.is_none_or(|head| head.package.deleted_at.is_some()) {
         come_alive(&mut batch, &package)?;
     }
@@ -156,6 +160,7 @@ pub fn publish_related(
         package.tags.entry(tag.clone()).or_insert_with(|| draft.number.clone());
     }
     package.spelling.clone_from(&draft.spelling);
+    expect_fixed_tags(&before, &package)?;
     let package = touch(&mut batch, package, now)?;
     if head.is_none() {
         links::index(&mut batch, None, &package)?;
@@ -179,6 +184,10 @@ pub fn publish_related(
     match former {
         Some(former) => {
             relations::release(&mut batch, package.id, &former.value, &record.relations.contents);
+            let kept = |old: &File| draft.files.iter().any(|new| (&new.name, &new.sha256) == (&old.name, &old.sha256));
+            for file in former.value.files.iter().filter(|file| !kept(file)) {
+                BLOB_REFERENCES.delete(&mut batch, blob_key(&file.sha256, package.id, version, &file.name));
+            }
             VERSIONS.unchanged(&mut batch, key(), former);
         }
         None => VERSIONS.absent(&mut batch, key()),
@@ -222,6 +231,7 @@ fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
         roles: BTreeMap::from([(Principal::User(draft.publisher), Role::Admin)]),
         workflows: BTreeMap::new(),
         tags: BTreeMap::new(),
+        rules: Rules::default(),
         stars: BTreeMap::new(),
         versions: 0,
         generation: 0,
@@ -248,6 +258,7 @@ fn rewrite(head: &Head, deed: Deed, now: Timestamp, change: impl FnOnce(&mut Pac
     PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
     let mut package = head.package.clone();
     change(&mut package);
+    expect_fixed_tags(&head.package, &package)?;
     let package = touch(&mut batch, package, now)?;
     links::index(&mut batch, Some(&head.package), &package)?;
     Ok(made(batch, deed, package))
@@ -323,6 +334,27 @@ pub fn relocate(
     }
     change.former_owner = Some(head.package.owner);
     Ok(change)
+}
+
+/// That a package has not too many live versions.
+fn expect_room(package: &Package) -> Result<()> {
+    if package.versions <= VERSIONS_LIMIT as u64 {
+        return Ok(());
+    }
+    let text = format!("a package has at most {VERSIONS_LIMIT} versions; delete some first");
+    Err(Error::new(Kind::Unprocessable, Subject::Version).saying(text))
+}
+
+/// That every tag which the rules of a package fix is where it was.
+fn expect_fixed_tags(before: &Package, after: &Package) -> Result<()> {
+    if before.rules.immutable_tags.is_empty() {
+        return Ok(());
+    }
+    let moved = before.tags.iter().find(|(tag, number)| after.tags.get(*tag) != Some(number) && before.rules.fixes(tag));
+    match moved {
+        Some((tag, _)) => Err(Error::forbidden(Subject::Tag, format!("the tag {tag} is immutable: it neither moves nor goes"))),
+        None => Ok(()),
+    }
 }
 
 /// Sets or removes the warnings of versions.
@@ -427,9 +459,9 @@ pub fn extend(head: &Head, stored: &Stored<Version>, extension: Extension, now: 
 /// # Errors
 /// As [`edit`].
 pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option<(Tag, String)>, now: Timestamp) -> Result<Change> {
-    let gone = |number: &str| versions.iter().any(|stored| stored.value.number == number);
-    let change = remove(head, versions, now, |package| {
-        package.tags.retain(|_, number| !gone(number));
+    let gone: HashSet<&str> = versions.iter().map(|stored| stored.value.number.as_str()).collect();
+    let change = remove(head, versions, mark(head, now), |package| {
+        package.tags.retain(|_, number| !gone.contains(number.as_str()));
         package.versions = package.versions.saturating_sub(versions.len() as u64);
         package.tags.extend(moving);
     })?;
@@ -442,12 +474,16 @@ pub fn delete_versions(head: &Head, versions: &[Stored<Version>], moving: Option
 /// # Errors
 /// As [`edit`].
 pub fn delete_package(head: &Head, live: &[Stored<Version>], now: Timestamp) -> Result<Change> {
-    // The mark tells what was deleted together from what was deleted before, so it is like no earlier one.
-    let mark = now.max(head.package.updated_at.plus(Duration::from_millis(1)));
+    let mark = mark(head, now);
     remove(head, live, mark, |package| {
         package.deleted_at = Some(mark);
         package.versions = 0;
     })
+}
+
+/// When something is deleted. It tells what was deleted together from what was deleted before, so it is like no earlier one.
+fn mark(head: &Head, now: Timestamp) -> Timestamp {
+    now.max(head.package.updated_at.plus(Duration::from_millis(1)))
 }
 
 /// Of all versions of a deleted package, those that were deleted together with it.
@@ -485,35 +521,35 @@ pub fn purge(head: &Head, versions: &[Stored<Version>], now: Timestamp) -> Resul
     Ok(batch)
 }
 
-/// Restores a deleted version of a live package. `default` is a tag to set if the package has none of that name.
+/// Restores deleted versions of a live package. `default` is a tag to set if the package has none of that name.
 ///
 /// # Errors
-/// [`Conflict`](crate::error::Kind::Conflict) when the package is deleted, the
+/// [`Conflict`](crate::error::Kind::Conflict) when the package is deleted, a
 /// version is not, or a live version has a file of the same name.
-pub fn restore_version(
+pub fn restore_versions(
     head: &Head,
     live: &[Stored<Version>],
-    deleted: &Stored<Version>,
+    deleted: &[Stored<Version>],
     default: Option<(Tag, String)>,
     now: Timestamp,
 ) -> Result<Change> {
     if head.package.deleted_at.is_some() {
         return Err(Error::conflict(Subject::Package, "the package is deleted; restore the package"));
     }
-    if deleted.value.deleted_at.is_none() {
+    if deleted.iter().any(|stored| stored.value.deleted_at.is_none()) {
         return Err(Error::conflict(Subject::Version, "the version is not deleted"));
     }
     let taken: HashSet<&str> = live.iter().flat_map(|stored| &stored.value.files).map(|file| file.name.as_str()).collect();
-    if let Some(file) = deleted.value.files.iter().find(|file| taken.contains(file.name.as_str())) {
+    if let Some(file) = deleted.iter().flat_map(|stored| &stored.value.files).find(|file| taken.contains(file.name.as_str())) {
         let text = format!("the file name {} is another version's now; delete that version first", file.name);
         return Err(Error::conflict(Subject::File, text));
     }
-    let change = bring_back(head, std::slice::from_ref(deleted), default, now)?;
-    Ok(Change { versions: vec![about(deleted)], ..change })
+    let change = bring_back(head, deleted, default, now)?;
+    Ok(Change { versions: deleted.iter().map(about).collect(), ..change })
 }
 
 /// Restores a deleted package with the versions that were [deleted together with
-/// it](deleted_together), and its tags. `default` is as for [`restore_version`].
+/// it](deleted_together), and its tags. `default` is as for [`restore_versions`].
 ///
 /// # Errors
 /// [`Conflict`](crate::error::Kind::Conflict) when the package is not deleted, or
@@ -553,6 +589,7 @@ fn bring_back(head: &Head, versions: &[Stored<Version>], default: Option<(Tag, S
     let mut package = head.package.clone();
     package.deleted_at = None;
     package.versions += versions.len() as u64;
+    expect_room(&package)?;
     for stored in versions {
         for tag in &stored.value.lost_tags {
             package.tags.entry(tag.clone()).or_insert_with(|| stored.value.number.clone());

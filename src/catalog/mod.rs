@@ -53,8 +53,11 @@ static OWNED: Table<()> = Table::new("catalog.owned");
 /// Which package of an owner last came alive, and in which generation; by owner.
 static OWNERS: Table<(PackageId, u64)> = Table::new("catalog.owner");
 
-/// Most versions of one package.
+/// Most live versions of one package.
 pub const VERSIONS_LIMIT: usize = 50_000;
+
+/// Rows that are read at once where all are wanted.
+const PAGE: usize = 5000;
 
 /// A file and the version it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -332,10 +335,8 @@ impl Catalog {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn live_versions(&self, grant: &Grant, head: &Head) -> Result<Vec<Stored<Version>>> {
-        let mut live = self.all_versions(grant, head).await?;
-        live.retain(|stored| stored.value.deleted_at.is_none());
-        Ok(live)
+    pub async fn live_versions(&self, _grant: &Grant, head: &Head) -> Result<Vec<Stored<Version>>> {
+        self.versions_that(head, |version| version.deleted_at.is_none()).await
     }
 
     /// Versions as stored, also deleted ones, by number as a text.
@@ -343,8 +344,20 @@ impl Catalog {
     /// # Errors
     /// When the store fails.
     pub async fn all_versions(&self, _grant: &Grant, head: &Head) -> Result<Vec<Stored<Version>>> {
-        let rows = VERSIONS.scan(&*self.0.store, package_key(head.package.id), None, VERSIONS_LIMIT).await?;
-        Ok(rows.into_iter().map(|(_, stored)| stored).collect())
+        self.versions_that(head, |_| true).await
+    }
+
+    /// The versions that are wanted, of however many there have ever been.
+    async fn versions_that(&self, head: &Head, wanted: impl Fn(&Version) -> bool) -> Result<Vec<Stored<Version>>> {
+        let (mut versions, mut after) = (Vec::new(), None);
+        loop {
+            let rows = VERSIONS.scan(&*self.0.store, package_key(head.package.id), after, PAGE).await?;
+            after = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone());
+            versions.extend(rows.into_iter().map(|(_, stored)| stored).filter(|stored| wanted(&stored.value)));
+            if after.is_none() {
+                return Ok(versions);
+            }
+        }
     }
 
     /// One version, also a deleted one.
@@ -371,8 +384,15 @@ impl Catalog {
     /// # Errors
     /// When the store fails.
     pub async fn listed(&self, _grant: &Grant, head: &Head) -> Result<Vec<Listed>> {
-        let rows = LISTED.scan(&*self.0.store, package_key(head.package.id), None, VERSIONS_LIMIT).await?;
-        let mut listed: Vec<Listed> = rows.into_iter().map(|(_, stored)| stored.value).collect();
+        let (mut listed, mut after) = (Vec::new(), None);
+        loop {
+            let rows = LISTED.scan(&*self.0.store, package_key(head.package.id), after, PAGE).await?;
+            after = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone());
+            listed.extend(rows.into_iter().map(|(_, stored): (_, Stored<Listed>)| stored.value));
+            if after.is_none() {
+                break;
+            }
+        }
         listed.sort_by_key(|version| std::cmp::Reverse((version.created_at, version.id)));
         Ok(listed)
     }

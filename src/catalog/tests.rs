@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
 use super::change::{
-    Change, New, delete_package, delete_versions, deleted_together, edit, list, publish, restore_package, restore_version,
+    Change, New, delete_package, delete_versions, deleted_together, edit, list, publish, restore_package, restore_versions,
 };
 use super::*;
 use crate::clock::Timestamp;
@@ -144,7 +144,7 @@ impl Fixture {
     async fn restore_version(&self, number: &str) -> Result<Applied> {
         let stored = self.stored(number).await;
         let default = Some((latest(), number.to_owned()));
-        Ok(self.commit(restore_version(&*self.head().await, &self.live().await, &stored, default, self.now())?).await)
+        Ok(self.commit(restore_versions(&*self.head().await, &self.live().await, &[stored], default, self.now())?).await)
     }
 
     async fn restore_package(&self) -> Result<Applied> {
@@ -577,7 +577,7 @@ async fn what_was_deleted_long_ago_gives_its_blobs_up_and_cannot_come_back() {
     let live = f.catalog.live_versions(&grant, &head).await.unwrap();
     for (number, comes_back) in [("1.0.0", false), ("2.0.0", true)] {
         let deleted = f.catalog.version(&grant, &head, number).await.unwrap().unwrap();
-        assert_eq!(restore_version(&head, &live, &deleted, None, before).is_ok(), comes_back, "{number}");
+        assert_eq!(restore_versions(&head, &live, std::slice::from_ref(&deleted), None, before).is_ok(), comes_back, "{number}");
     }
 }
 

@@ -35,16 +35,20 @@ struct Uploaded {
 }
 
 impl Catalog {
-    /// Content that was uploaded for the package of a grant and that the grant opens: the caller's
-    /// own, and with a live package what came since the package was made.
+    /// Content that was uploaded for the package of a grant and that the grant opens: the caller's own, with a
+    /// live package what came since the package was made, and nothing that came before the package was deleted.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn uploaded(&self, grant: &Grant, head: Option<&Head>, digest: &Digest) -> Result<Option<Arc<Content>>> {
-        let since = head.filter(|head| head.package.deleted_at.is_none()).map(|head| head.package.created_at);
+        let deleted_at = head.and_then(|head| head.package.deleted_at);
+        let since = head.filter(|_| deleted_at.is_none()).map(|head| head.package.created_at);
         let under = upload_key(grant.ecosystem(), grant.name(), digest);
         let rows = UPLOADS.scan(&*self.0.store, under, None, UPLOADERS).await?;
-        let open = |row: &Uploaded| Some(row.by) == grant.caller() || since.is_some_and(|since| row.at >= since);
+        let open = |row: &Uploaded| {
+            let own = Some(row.by) == grant.caller() && deleted_at.is_none_or(|at| row.at >= at);
+            own || since.is_some_and(|since| row.at >= since)
+        };
         Ok(rows.into_iter().map(|(_, stored)| stored.value).find(open).map(|row| Arc::new(row.content)))
     }
 

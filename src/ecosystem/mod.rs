@@ -4,7 +4,8 @@
 //! its documents is mutable, the pure functions that parse, merge and render them,
 //! and how a publish is read. All else is the shared engine's.
 //!
-//! To add one: a folder beside `npm`, and a line in [`ALL`].
+//! To add one: a folder beside `npm`, and a line in [`ALL`]. What its routes ask of their
+//! callers it says once more for the tests, in `rights.rs`.
 
 use std::borrow::Cow;
 
@@ -16,12 +17,14 @@ use crate::format::BaseUrl;
 use crate::http::{Method, Response};
 use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{Package, Version};
-use crate::registry::Call;
+use crate::registry::{Call, Tagging};
 
 pub mod maven;
 pub mod npm;
 pub mod nuget;
 pub mod oci;
+#[cfg(test)]
+pub mod rights;
 pub mod rubygems;
 
 /// Every ecosystem this server speaks.
@@ -148,6 +151,12 @@ pub trait Ecosystem: Send + Sync {
         None
     }
 
+    /// The number of the version that whatever has this tag is about, where clients make tags from numbers.
+    fn tag_subject(&self, tag: &Tag) -> Option<String> {
+        let _ = tag;
+        None
+    }
+
     /// How GitHub's API names an owner's package, where that differs from its own name.
     fn short_name<'a>(&self, name: &'a PackageName, owner: &OwnerName) -> Option<Cow<'a, str>> {
         let _ = (name, owner);
@@ -179,6 +188,20 @@ pub trait Ecosystem: Send + Sync {
 
     /// The lines that point its clients at a mount.
     fn clients(&self, base: &BaseUrl) -> Vec<Snippet>;
+
+    /// What each of its routes asks of a caller, for the tests that ask them all.
+    #[cfg(test)]
+    fn rights(&self) -> rights::Table;
+}
+
+impl Tagging for dyn Ecosystem {
+    fn default(&self, numbers: &[&str]) -> Option<(Tag, String)> {
+        self.default_tag(numbers)
+    }
+
+    fn subject(&self, tag: &Tag) -> Option<String> {
+        self.tag_subject(tag)
+    }
 }
 
 /// The ecosystem of a name.

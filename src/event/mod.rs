@@ -81,6 +81,8 @@ pub enum Deed {
     Linked,
     /// A role on the package was granted, changed or taken away.
     RolesChanged,
+    /// The rules about its tags and versions changed.
+    RulesChanged,
     /// A star was set or removed.
     Starred,
     /// The package went to another owner.
@@ -103,6 +105,7 @@ impl Deed {
             Self::VisibilityChanged => "visibility_changed",
             Self::Linked => "linked",
             Self::RolesChanged => "roles_changed",
+            Self::RulesChanged => "rules_changed",
             Self::Starred => "starred",
             Self::Moved => "moved",
         }

@@ -18,7 +18,7 @@ use crate::catalog::staged::{self, Staged, Unit};
 use crate::catalog::{Applied, Draft, Head};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::event::Deed;
-use crate::package::{File, PackageId, Version, VersionId, Visibility};
+use crate::package::{File, PackageId, Relations, Version, VersionId, Visibility};
 use crate::store::Batch;
 use crate::store::table::Stored;
 
@@ -36,6 +36,8 @@ pub struct Arrival<'a> {
     pub completes: bool,
     /// Whether it may take the place of a file of its name.
     pub replaces: bool,
+    /// Whether the version stands for what is still to come, so that after its deletion it may begin anew.
+    pub recurs: bool,
     /// Visibility of a new package.
     pub visibility: Visibility,
     /// Whether a live version holds the unit already, so that its further files are added at once.
@@ -76,13 +78,19 @@ impl Registry {
             if let Some(known) = version.as_ref().map(|version| meets(arrival, &version.value)).transpose()?.flatten() {
                 return Ok(known);
             }
+            let (version, former) = match version {
+                Some(deleted) if deleted.value.deleted_at.is_some() => (None, Some(deleted)),
+                live => (live, None),
+            };
             let waiting = self.catalog.staged(unit, limit).await?;
             if waiting.len() + version.as_ref().map_or(0, |version| version.value.files.len()) >= limit {
                 return Err(Error::new(Kind::Unprocessable, Subject::Version).saying(format!("a version has at most {limit} files")));
             }
             let visible = arrival.completes || version.as_ref().is_some_and(|version| (arrival.holds)(&version.value));
             let applied = if visible {
-                let Some(change) = self.visible(publishing, arrival, head.as_deref(), version.as_ref(), &waiting).await? else {
+                let Some(change) =
+                    self.visible(publishing, arrival, head.as_deref(), (version.as_ref(), former.as_ref()), &waiting).await?
+                else {
                     return Ok(Arrived::Known);
                 };
                 self.commit(&publishing.grant, change).await?
@@ -142,7 +150,7 @@ impl Registry {
         publishing: &Publishing,
         arrival: &Arrival<'_>,
         head: Option<&Head>,
-        version: Option<&Stored<Version>>,
+        (version, former): (Option<&Stored<Version>>, Option<&Stored<Version>>),
         waiting: &[Stored<Staged>],
     ) -> Result<Option<Change>> {
         let newest = arrival.file.as_ref();
@@ -170,7 +178,7 @@ impl Registry {
                 let dropped = (arrival.outdated)(&all);
                 change::extend(head, version, Extension { files, dropped, manifest, deed }, self.clock.now())?
             }
-            _ => self.first(publishing, arrival, head, manifest, files).await?,
+            _ => self.first(publishing, arrival, (head, former), manifest, files).await?,
         };
         staged::take(&mut change.batch, waiting);
         Ok(Some(change))
@@ -181,7 +189,7 @@ impl Registry {
         &self,
         publishing: &Publishing,
         arrival: &Arrival<'_>,
-        head: Option<&Head>,
+        (head, former): (Option<&Head>, Option<&Stored<Version>>),
         manifest: Box<RawValue>,
         files: Vec<File>,
     ) -> Result<Change> {
@@ -206,7 +214,7 @@ impl Registry {
             in_root: self.takes_root(publishing).await?,
             version: VersionId(self.catalog.next_id().await?),
         };
-        let mut change = change::publish(head, &draft, new, self.clock.now())?;
+        let mut change = change::publish_related(head, &draft, Relations::default(), former, new, self.clock.now())?;
         if head.is_none_or(|head| head.package.deleted_at.is_some()) {
             self.expect_owner(&mut change.batch, publishing.owner).await?;
         }
@@ -217,6 +225,9 @@ impl Registry {
 /// What the version that is there says to the file: that it is known, that it may come, or that it may not.
 fn meets(arrival: &Arrival<'_>, version: &Version) -> Result<Option<Arrived>> {
     if version.deleted_at.is_some() {
+        if arrival.recurs {
+            return Ok(None);
+        }
         return Err(Error::conflict(Subject::Version, "the version was deleted, and its number is not used again"));
     }
     let Some(file) = &arrival.file else { return Ok(None) };

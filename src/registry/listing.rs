@@ -1,4 +1,4 @@
-//! What is shown to whom: versions that are hidden from lists, packages that a caller may read, and how much is public.
+//! What is shown to whom: versions that are hidden from lists, packages that a caller may read, and whose are public.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,17 +11,8 @@ use crate::identity::Caller;
 use crate::package::{AccountId, Version, Visibility};
 use crate::store::table::Stored;
 
-/// What is public of an ecosystem, with the counts of changes that it was found at.
-pub(super) type Exposures = quick_cache::sync::Cache<&'static str, (u64, u64, Arc<Exposure>)>;
-
-/// How much of what an ecosystem hosts everybody may read.
-#[derive(Debug, Default)]
-pub struct Exposure {
-    /// Whether there is a package that not everybody may read.
-    pub hides: bool,
-    /// The owners of packages that everybody may read.
-    pub public: HashSet<AccountId>,
-}
+/// Whose packages of an ecosystem everybody may read, with the counts of changes that it was found at.
+pub(super) type Publics = quick_cache::sync::Cache<&'static str, (u64, u64, Arc<HashSet<AccountId>>)>;
 
 impl Registry {
     /// Hides a version from all but those who ask for it by its number.
@@ -83,30 +74,27 @@ impl Registry {
         Ok(found)
     }
 
-    /// How much of what an ecosystem hosts everybody may read.
+    /// The owners of packages of an ecosystem that everybody may read.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn exposure(&self, ecosystem: &'static str) -> Result<Arc<Exposure>> {
+    pub async fn public_owners(&self, ecosystem: &'static str) -> Result<Arc<HashSet<AccountId>>> {
         let (changes, identity) = (self.catalog().changes(), self.identity().generation());
-        if let Some((at, of, exposure)) = self.exposures.get(ecosystem)
+        if let Some((at, of, owners)) = self.publics.get(ecosystem)
             && (at, of) == (changes, identity)
         {
-            return Ok(exposure);
+            return Ok(owners);
         }
-        let mut exposure = Exposure::default();
+        let mut owners = HashSet::new();
         self.catalog()
             .each_head(ecosystem, |head| {
-                if head.package.deleted_at.is_none() {
-                    match head.policy.visibility() {
-                        Visibility::Public => drop(exposure.public.insert(head.package.owner)),
-                        Visibility::Private | Visibility::Internal => exposure.hides = true,
-                    }
+                if head.package.deleted_at.is_none() && head.policy.visibility() == Visibility::Public {
+                    owners.insert(head.package.owner);
                 }
             })
             .await?;
-        let exposure = Arc::new(exposure);
-        self.exposures.insert(ecosystem, (changes, identity, Arc::clone(&exposure)));
-        Ok(exposure)
+        let owners = Arc::new(owners);
+        self.publics.insert(ecosystem, (changes, identity, Arc::clone(&owners)));
+        Ok(owners)
     }
 }

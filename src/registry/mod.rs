@@ -29,11 +29,16 @@ pub mod arrival;
 pub mod artifact;
 pub mod content;
 pub mod document;
+pub mod family;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod histories;
 pub mod listing;
 pub mod publish;
+pub mod relay;
 pub mod removal;
+pub mod retention;
 pub mod roll;
 pub mod settings;
 pub mod source;
@@ -42,6 +47,7 @@ pub mod transfer;
 pub use artifact::{Artifact, Content, Location};
 pub use content::Needs;
 pub use document::{Rendered, Topic};
+pub use family::{Tagging, Untagged};
 pub use settings::Settings;
 pub use source::Plan;
 
@@ -119,8 +125,8 @@ pub struct Registry {
     rolled: moka::sync::Cache<PackageKey, Arc<roll::Rolled>>,
     /// Content that clients were told is there a while ago.
     shown: content::Shown,
-    /// Of each ecosystem, what is public.
-    exposures: listing::Exposures,
+    /// Of each ecosystem, whose packages are public.
+    publics: listing::Publics,
     /// Changes of packages take turns, by the package's key.
     turns: Vec<tokio::sync::Mutex<()>>,
 }
@@ -174,6 +180,8 @@ pub struct Call<'a> {
     pub body: Upload,
     /// The mount as the client addresses it.
     pub base: BaseUrl,
+    /// The host that the client asked, with its port if it named one.
+    pub host: &'a str,
     /// The label of the ecosystem's own host by which it was asked.
     pub own_host: Option<&'a str>,
     /// Notes for the log line.
@@ -257,7 +265,7 @@ impl Registry {
             rolls: roll::Rolls::default(),
             rolled,
             shown: content::shown(),
-            exposures: listing::Exposures::new(100),
+            publics: listing::Publics::new(100),
             turns,
         }
     }
@@ -429,7 +437,8 @@ pub fn tag_of(bytes: &[u8]) -> HeaderValue {
 }
 
 /// The entity tag of a representation: its digest, and the coding if it is not identity.
-fn entity_tag(digest: &Digest, coding: Option<&str>) -> HeaderValue {
+#[must_use]
+pub fn entity_tag(digest: &Digest, coding: Option<&str>) -> HeaderValue {
     let mut hex = [0; 32];
     let length = digest.bytes().len().min(16);
     // The slice has room for two characters a byte.

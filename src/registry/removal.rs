@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Registry;
+use super::family::{Family, Tagging, back_with, is_part};
 use super::publish::{TRIES, contended};
 use crate::access::{Action, Grant};
 use crate::catalog::change::Change;
@@ -24,13 +25,10 @@ use crate::store::table::Stored;
 pub const LAST_VERSION: &str = "You cannot delete the last version of a package. You must delete the package instead.";
 
 /// The versions that the rule about downloads keeps from being deleted.
-struct Kept {
+pub(super) struct Kept {
     limit: u64,
     versions: HashSet<String>,
 }
-
-/// An ecosystem's choice of the tag that a plain install follows, and of the version it points at among these.
-pub type DefaultTag<'a> = &'a (dyn Fn(&[&str]) -> Option<(Tag, String)> + Sync);
 
 impl Registry {
     /// Deletes a package with all its versions.
@@ -47,42 +45,47 @@ impl Registry {
         self.edit_versions(grant, delete).await
     }
 
-    /// Deletes one version. If the default tag pointed at it, it moves to another version.
+    /// Deletes one version, with what [goes with it](Family::gone_with). If the default tag pointed at it, it moves to another
+    /// version.
     ///
     /// # Errors
     /// As [`Registry::delete_versions`].
-    pub async fn delete_version(&self, grant: &Grant, number: &str, default_tag: DefaultTag<'_>) -> Result<()> {
-        self.delete_versions(grant, &|_| Ok(()), &|candidate| candidate == number, default_tag).await
+    pub async fn delete_version(&self, grant: &Grant, number: &str, tagging: &(impl Tagging + ?Sized)) -> Result<()> {
+        self.delete_versions(grant, &|_| Ok(()), &|candidate| candidate == number, tagging).await
     }
 
     /// Deletes the live versions that `gone` names, all at once, if `check` lets the newest head pass.
     ///
     /// # Errors
     /// Those of `check`; `NotFound` when no live version is named, `Invalid` with [`LAST_VERSION`] when all are,
-    /// and when one of a public package was downloaded too often.
+    /// and when one of a public package was downloaded too often; `Conflict` when one that stays is made of one of these.
     pub async fn delete_versions(
         &self,
         grant: &Grant,
         check: &(dyn Fn(&Head) -> Result<()> + Sync),
         gone: &(dyn Fn(&str) -> bool + Sync),
-        default_tag: DefaultTag<'_>,
+        tagging: &(impl Tagging + ?Sized),
     ) -> Result<()> {
         grant.require(Action::Delete)?;
         let kept = self.kept(grant).await?;
         self.edit_versions(grant, |head, live, now| {
             check(head)?;
-            let (gone, left): (Vec<_>, Vec<_>) = live.into_iter().partition(|stored| gone(&stored.value.number));
-            if gone.is_empty() {
+            let named: HashSet<String> = live.iter().map(|stored| &stored.value.number).filter(|number| gone(number)).cloned().collect();
+            if named.is_empty() {
                 return Err(Error::not_found(Subject::Version));
             }
+            let family = Family::new(live.iter().map(|stored| &stored.value), &head.package.tags, tagging);
+            let together: HashSet<String> = family.gone_with(named.iter().map(String::as_str))?.into_iter().map(str::to_owned).collect();
+            let (gone, left): (Vec<_>, Vec<_>) = live.into_iter().partition(|stored| together.contains(&stored.value.number));
             if left.is_empty() {
                 return Err(Error::invalid(Subject::Version, LAST_VERSION));
             }
             kept.allow(head, &gone, "package versions")?;
-            let goes = |number: &String| gone.iter().any(|stored| stored.value.number == *number);
-            let pointed_here = |tag: &Tag| head.package.tags.get(tag).is_some_and(goes);
-            let moved = default_tag(&numbers(&left)).filter(|(tag, _)| pointed_here(tag));
-            change::delete_versions(head, &gone, moved, now)
+            let mut change = without(head, &gone, &left, tagging, now)?;
+            for about in &mut change.versions {
+                about.part = !named.contains(&about.number);
+            }
+            Ok(change)
         })
         .await
     }
@@ -93,14 +96,16 @@ impl Registry {
     /// `NotFound` when there is no such live version, `Conflict` when another live version is made of it.
     pub async fn withdraw(&self, grant: &Grant, number: &str) -> Result<()> {
         grant.require(Action::Delete)?;
+        let kept = self.kept(grant).await?;
         let _turn = self.turn(grant.ecosystem(), grant.name()).await;
         for _ in 0..TRIES {
             let head = self.hosted_head(grant).await?;
             let stored = self.catalog().version(grant, &head, number).await?;
             let stored = stored.filter(|stored| stored.value.deleted_at.is_none()).ok_or_else(|| Error::not_found(Subject::Version))?;
             if let Some(whole) = self.catalog().whole_of(grant, &head, number).await? {
-                return Err(Error::conflict(Subject::Version, format!("{whole} is made of it; delete that first")));
+                return Err(is_part(&whole));
             }
+            kept.allow(&head, std::slice::from_ref(&stored), "package versions")?;
             let change = change::delete_versions(&head, &[stored], None, self.clock().now())?;
             if self.commit(grant, change).await? == Applied::Yes {
                 return Ok(());
@@ -127,36 +132,45 @@ impl Registry {
     ///
     /// # Errors
     /// As [`change::restore_package`]; `NotFound` when it was deleted too long ago, `Conflict` when its owner's account is gone.
-    pub async fn restore_package(&self, grant: &Grant, default_tag: DefaultTag<'_>) -> Result<()> {
+    pub async fn restore_package(&self, grant: &Grant, tagging: &(impl Tagging + ?Sized)) -> Result<()> {
         self.restore(grant, |head, all, now| {
             self.expect_restorable(grant, head.package.deleted_at, now, Subject::Package)?;
             let together = change::deleted_together(head, all);
-            let default = default_tag(&numbers(&together));
+            let default = tagging.default(&numbers(&together));
             change::restore_package(head, &together, default, now)
         })
         .await
     }
 
-    /// Restores a deleted version of a live package.
+    /// Restores a deleted version of a live package, with what [comes back with it](back_with).
     ///
     /// # Errors
-    /// `NotFound` when the number was never published or deleted too long ago; otherwise as [`change::restore_version`].
-    pub async fn restore_version(&self, grant: &Grant, number: &str, default_tag: DefaultTag<'_>) -> Result<()> {
+    /// `NotFound` when the number was never published or deleted too long ago; otherwise as [`change::restore_versions`].
+    pub async fn restore_version(&self, grant: &Grant, number: &str, tagging: &(impl Tagging + ?Sized)) -> Result<()> {
         self.restore(grant, |head, all, now| {
-            let deleted = all.iter().find(|stored| stored.value.number == number).cloned();
+            let deleted = all.iter().find(|stored| stored.value.number == number);
             let deleted = deleted.ok_or_else(|| Error::not_found(Subject::Version))?;
             self.expect_restorable(grant, deleted.value.deleted_at, now, Subject::Version)?;
-            let mut left = all;
-            left.retain(|stored| stored.value.deleted_at.is_none());
-            let mut choice = numbers(&left);
-            choice.push(number);
-            change::restore_version(head, &left, &deleted, default_tag(&choice), now)
+            let together: HashSet<String> =
+                back_with(all.iter().map(|stored| &stored.value), number, tagging).into_iter().map(str::to_owned).collect();
+            if together.is_empty() {
+                return Err(Error::conflict(Subject::Version, "the version is not deleted"));
+            }
+            let (back, mut live): (Vec<_>, Vec<_>) = all.into_iter().partition(|stored| together.contains(&stored.value.number));
+            live.retain(|stored| stored.value.deleted_at.is_none());
+            let mut choice = numbers(&live);
+            choice.extend(numbers(&back));
+            let mut change = change::restore_versions(head, &live, &back, tagging.default(&choice), now)?;
+            for about in &mut change.versions {
+                about.part = about.number != number;
+            }
+            Ok(change)
         })
         .await
     }
 
     /// The versions that were downloaded too often to be deleted. The operator is not held to the rule.
-    async fn kept(&self, grant: &Grant) -> Result<Kept> {
+    pub(super) async fn kept(&self, grant: &Grant) -> Result<Kept> {
         let limit = self.access().undeletable_downloads;
         let versions = match grant.package() {
             Some(package) if limit > 0 && !grant.is_system() => self.catalog().downloads().above(package, limit).await?,
@@ -196,10 +210,14 @@ impl Registry {
 }
 
 impl Kept {
+    /// Whether a version is kept.
+    pub(super) fn keeps(&self, head: &Head, number: &str) -> bool {
+        head.policy.visibility() == Visibility::Public && self.versions.contains(number)
+    }
+
     /// That none of these versions is kept, in GitHub's words.
     fn allow(&self, head: &Head, gone: &[Stored<Version>], what: &str) -> Result<()> {
-        let public = head.policy.visibility() == Visibility::Public;
-        if public && gone.iter().any(|stored| self.versions.contains(&stored.value.number)) {
+        if gone.iter().any(|stored| self.keeps(head, &stored.value.number)) {
             let text = format!(
                 "Publicly visible {what} with more than {} downloads cannot be deleted. Contact an administrator of this server for further assistance.",
                 self.limit
@@ -208,6 +226,19 @@ impl Kept {
         }
         Ok(())
     }
+}
+
+/// Deletes some of the live versions and leaves the others; the default tag moves to one of these.
+pub(super) fn without(
+    head: &Head,
+    gone: &[Stored<Version>],
+    left: &[Stored<Version>],
+    tagging: &(impl Tagging + ?Sized),
+    now: Timestamp,
+) -> Result<Change> {
+    let goes = |number: &String| gone.iter().any(|stored| stored.value.number == *number);
+    let moved = tagging.default(&numbers(left)).filter(|(tag, _)| head.package.tags.get(tag).is_some_and(goes));
+    change::delete_versions(head, gone, moved, now)
 }
 
 fn numbers(versions: &[Stored<Version>]) -> Vec<&str> {

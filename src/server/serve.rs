@@ -91,7 +91,8 @@ pub async fn serve(
     Answer::new(response, line)
 }
 
-async fn answer(
+/// As [`serve`], once it is known where the request came from.
+pub(super) async fn answer(
     state: &State,
     parts: &request::Parts,
     body: Upload,
@@ -195,6 +196,7 @@ async fn ecosystem_answer(
         headers: &parts.headers,
         body,
         base: asked.base.clone(),
+        host: origin.host,
         own_host,
         trace,
     };

@@ -170,7 +170,7 @@ impl PackageAction {
             Deed::VisibilityChanged => Some(Self::VisibilityChanged),
             Deed::Linked => Some(Self::Linked),
             Deed::Moved => Some(Self::Moved),
-            Deed::RolesChanged | Deed::Starred => None,
+            Deed::RolesChanged | Deed::RulesChanged | Deed::Starred => None,
         }
     }
 

@@ -102,8 +102,9 @@ fn packed(folder: &TempDir) -> String {
 /// A program that says what these say.
 fn program(references: &[(&str, &str)], says: &str) -> TempDir {
     let folder = TempDir::with_prefix("packhouse-app-").expect("a folder");
-    let references: String =
+    let references: Vec<String> =
         references.iter().map(|(id, version)| format!("<PackageReference Include=\"{id}\" Version=\"{version}\"/>")).collect();
+    let references = references.concat();
     let project = format!(
         "<Project Sdk=\"Microsoft.NET.Sdk\"><PropertyGroup><OutputType>Exe</OutputType><TargetFramework>netcoreapp3.1</TargetFramework>\
          <RestorePackagesWithLockFile>true</RestorePackagesWithLockFile></PropertyGroup><ItemGroup>{references}</ItemGroup></Project>"

@@ -4,18 +4,26 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::harness::{Ran, Server, Setup, Token, run};
+use crate::harness::{Ran, Server, Setup, Token, clients, run};
+
+/// Which tools: those of the distribution, or newer ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    Usual,
+    Newer,
+}
 
 /// A Ruby with a home, gems and settings of its own.
 struct Ruby {
+    age: Age,
     home: TempDir,
     token: Option<String>,
 }
 
 impl Ruby {
-    fn new(token: Option<&Token>) -> Self {
+    fn new(age: Age, token: Option<&Token>) -> Self {
         let home = TempDir::with_prefix("packhouse-ruby-").expect("a folder");
-        Self { home, token: token.map(|token| token.text.clone()) }
+        Self { age, home, token: token.map(|token| token.text.clone()) }
     }
 
     async fn run(&self, program: &str, folder: &Path, arguments: &[&str]) -> Ran {
@@ -33,7 +41,11 @@ impl Ruby {
             environment.push(("GEM_HOST_API_KEY", token.clone()));
             environment.push(("BUNDLE_127__0__0__1", format!("token:{token}")));
         }
-        run(&Path::new("/usr/bin").join(program), arguments, folder, &environment).await
+        let program = match self.age {
+            Age::Newer if program != "ruby" => clients().join("bin").join(format!("{program}-newer")),
+            _ => Path::new("/usr/bin").join(program),
+        };
+        run(&program, arguments, folder, &environment).await
     }
 
     /// What a gem that is installed here says.
@@ -80,9 +92,28 @@ fn project(source: &str, gems: &str) -> TempDir {
 
 #[tokio::test]
 async fn gem_pushes_installs_lists_and_yanks() {
+    pushes_installs_lists_and_yanks(Age::Usual).await;
+}
+
+#[tokio::test]
+async fn a_newer_gem_pushes_installs_lists_and_yanks() {
+    pushes_installs_lists_and_yanks(Age::Newer).await;
+}
+
+#[tokio::test]
+async fn bundler_installs_locks_and_installs_again_without_the_upstream() {
+    installs_locks_and_installs_again(Age::Usual).await;
+}
+
+#[tokio::test]
+async fn a_newer_bundler_locks_checksums_and_installs_again_without_the_upstream() {
+    installs_locks_and_installs_again(Age::Newer).await;
+}
+
+async fn pushes_installs_lists_and_yanks(age: Age) {
     let server = Setup::default().start().await;
     let token = server.publisher("ann").await;
-    let ann = Ruby::new(Some(&token));
+    let ann = Ruby::new(age, Some(&token));
     let first = build(&ann, "hello", "1.0", "").await;
     assert!(push(&ann, &server, "ann", &first).await.ok().said("Successfully registered gem: hello (1.0)"));
     push(&ann, &server, "ann", &build(&ann, "hello", "1.1", "").await).await.ok();
@@ -94,7 +125,7 @@ async fn gem_pushes_installs_lists_and_yanks() {
 
     let source = format!("http://token:{}@127.0.0.1:{}/rubygems/", token.text, server.port());
     let elsewhere = TempDir::new().expect("a folder");
-    let user = Ruby::new(None);
+    let user = Ruby::new(age, None);
     user.run("gem", elsewhere.path(), &["install", "greeter", "--clear-sources", "--source", &source, "--no-document"]).await.ok();
     assert!(user.says("hello").await.ok().said("this is hello 1.1"), "the newest release");
     let listed = user.run("gem", elsewhere.path(), &["list", "-r", "--all", "--clear-sources", "--source", &source, "hello"]).await.ok();
@@ -111,46 +142,49 @@ async fn gem_pushes_installs_lists_and_yanks() {
     assert!(owners.said("ann"), "{owners:?}");
 
     ann.run("gem", elsewhere.path(), &["yank", "hello", "-v", "1.1", "--host", &format!("{}/rubygems", server.origin())]).await.ok();
-    let later = Ruby::new(None);
+    let later = Ruby::new(age, None);
     later.run("gem", elsewhere.path(), &["install", "greeter", "--clear-sources", "--source", &source, "--no-document"]).await.ok();
     assert!(later.says("hello").await.ok().said("this is hello 1.0"));
     // Whoever has no token finds nothing.
     let plain = format!("{}/rubygems/", server.origin());
-    let (stranger, nowhere) = (Ruby::new(None), TempDir::new().expect("a folder"));
+    let (stranger, nowhere) = (Ruby::new(age, None), TempDir::new().expect("a folder"));
     stranger.run("gem", nowhere.path(), &["install", "hello", "--clear-sources", "--source", &plain]).await.fails_with(&["Could not find"]);
     push(&stranger, &server, "ann", &first).await.fails_with(&[]);
     server.finish().await;
 }
 
-#[tokio::test]
-async fn bundler_installs_locks_and_installs_again_without_the_upstream() {
+async fn installs_locks_and_installs_again(age: Age) {
     let above = Setup::default().more("[access]\ndefault_visibility = \"public\"").start().await;
     let maker = above.publisher("maker").await;
-    let maker = Ruby::new(Some(&maker));
+    let maker = Ruby::new(age, Some(&maker));
     push(&maker, &above, "maker", &build(&maker, "base", "1.2", "").await).await.ok();
     let setup = Setup::default().upstream_of("rubygems", "above", &format!("{}/rubygems/", above.origin()), "");
     let server = setup.start().await;
     let token = server.publisher("ann").await;
-    let ann = Ruby::new(Some(&token));
+    let ann = Ruby::new(age, Some(&token));
     push(&ann, &server, "ann", &build(&ann, "app", "0.5", "s.add_runtime_dependency 'base', '>= 1'").await).await.ok();
 
     let source = format!("{}/rubygems/", server.origin());
     let project = project(&source, "gem 'app', '~> 0.1'");
-    let user = Ruby::new(Some(&token));
+    let user = Ruby::new(age, Some(&token));
     user.run("bundle", project.path(), &["install"]).await.ok();
+    if age == Age::Newer {
+        user.run("bundle", project.path(), &["lock", "--add-checksums"]).await.ok();
+    }
     let lock = std::fs::read_to_string(project.path().join("Gemfile.lock")).expect("a lock file");
+    assert_eq!(lock.matches(" sha256=").count(), if age == Age::Newer { 2 } else { 0 }, "{lock}");
     assert!(lock.contains("app (0.5)") && lock.contains("base (1.2)") && lock.contains(&source), "{lock}");
     assert!(!lock.contains(&above.origin()), "{lock}");
     let says = user.run("bundle", project.path(), &["exec", "ruby", "-e", "require 'base'; puts Base::SAYS"]).await.ok();
     assert!(says.said("this is base 1.2"));
 
     above.finish().await;
-    let again = Ruby::new(Some(&token));
+    let again = Ruby::new(age, Some(&token));
     again.run("bundle", project.path(), &["install"]).await.ok();
     assert_eq!(std::fs::read_to_string(project.path().join("Gemfile.lock")).expect("a lock file"), lock);
-    let stranger = Ruby::new(None);
+    let stranger = Ruby::new(age, None);
     stranger.run("bundle", project.path(), &["install"]).await.fails_with(&["can no\nlonger be found", "could not find", "Could not find"]);
-    let wrong = Ruby { token: Some("pkh_000000000000000000000000000000000000".into()), ..Ruby::new(None) };
+    let wrong = Ruby { token: Some("pkh_000000000000000000000000000000000000".into()), ..Ruby::new(age, None) };
     let ran = wrong.run("bundle", project.path(), &["install"]).await.fails_with(&[
         "Bad username or password",
         "authentication",

@@ -186,6 +186,20 @@ async fn builds_of_a_snapshot_are_listed_and_the_oldest_go() {
     assert!(metadata.contains("<value>1.0-20261122.081502-2</value>"), "the sources are of build 2: {metadata}");
     ann.get(&format!("{folder}/tool-1.0-20261121.081502-1.jar")).send().await.expect(404);
     assert_eq!(ann.get(&format!("{folder}/tool-1.0-20261123.081502-3.jar")).send().await.expect(200).text(), "jar 3");
+    // Deleted, a snapshot begins anew, as a release does not.
+    let path = "/orgs/acme/packages/maven/com.acme.tool";
+    deploy(&ann, TREE, "2.0").await;
+    for (version, status) in [("1.0-SNAPSHOT", 201), ("2.0", 409)] {
+        let listed = check(&ann, &format!("GET {path}/versions"), 200).await;
+        let found = listed.as_array().unwrap().iter().find(|one| one["name"] == version).unwrap().clone();
+        check(&ann, &format!("DELETE {path}/versions/{}", found["id"]), 204).await;
+        let name = format!("{TREE}/com/acme/tool/{version}/tool-{}", version.replace("SNAPSHOT", "20261123.081502-3"));
+        ann.get(&format!("{name}.jar")).send().await.expect(404);
+        put(&ann, &format!("{name}.jar"), "jar 3").await.expect(status);
+        put(&ann, &format!("{name}.pom"), pom("com.acme", "tool", version, "")).await.expect(status);
+    }
+    assert_eq!(ann.get(&format!("{folder}/tool-1.0-20261123.081502-3.jar")).send().await.expect(200).text(), "jar 3");
+    ann.get(&format!("{folder}/tool-1.0-20261122.081502-2.jar")).send().await.expect(404);
     // A build's files are immutable, files without a build in their name are not.
     put(&ann, &format!("{folder}/tool-1.0-20261123.081502-3.jar"), "other").await.expect(409);
     for text in ["one", "two"] {

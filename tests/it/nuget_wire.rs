@@ -563,17 +563,21 @@ async fn a_private_package_looks_absent() {
 }
 
 #[tokio::test]
-async fn without_anything_private_an_absent_name_is_just_absent() {
+async fn where_packages_are_public_an_absent_name_is_just_absent() {
     let (server, token) = hosting(Setup::default().more("[access]\ndefault_visibility = \"public\"")).await;
     publish(&server.caller_with(&token), "/ann", "open", "1.0").await;
     let anyone = server.caller();
-    for tree in ["", "/ann"] {
-        // A client with other sources besides goes on with those.
-        anyone.get(&format!("/nuget{tree}/download/absent/index.json")).send().await.expect(404);
+    // A client with other sources besides goes on with those; an owner's tree asks first.
+    for (tree, status) in [("", 404), ("/ann", 401)] {
+        anyone.get(&format!("/nuget{tree}/download/absent/index.json")).send().await.expect(status);
         assert_eq!(versions(&anyone, tree, "open").await, ["1.0.0"]);
         assert_eq!(read(&anyone, &format!("/nuget{tree}/query?q=open")).await["totalHits"], 1);
     }
     server.finish().await;
+    // Nor is anybody asked where nobody can have a token.
+    let alone = Setup::default().start().await;
+    alone.caller().get("/nuget/download/absent/index.json").send().await.expect(404);
+    alone.finish().await;
 }
 
 #[tokio::test]

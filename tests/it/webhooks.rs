@@ -7,7 +7,10 @@ use std::time::Duration;
 use rand::RngExt;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Authority, Caller, Client, Fault, Package, Project, Server, Setup, Token, Tool, Upstream, clients, until};
+use crate::harness::{
+    Answer, Authority, Caller, Client, Fault, Image, Package, Project, Server, Setup, Token, Tool, Upstream, clients, until,
+};
+use crate::oci::Repository;
 use crate::rest::{ask, check, publish};
 use crate::rest_clients::{node_with, run};
 
@@ -230,6 +233,39 @@ async fn a_maven_deploy_is_told_with_its_files() {
         let answer = ann.get(&path).send().await;
         assert_eq!((answer.status, json!(answer.body.len())), (200, file["size"].clone()), "{path}");
     }
+    server.finish().await;
+}
+
+/// An image for several platforms is one publish to who asks for whole ones, whose images came before it.
+#[tokio::test]
+async fn an_image_is_told_with_its_tag_and_its_parts_only_on_request() {
+    let (server, token) = hosting().await;
+    let (ann, receiver) = (server.caller_with(&token), Receiver::start());
+    hook(&ann, &receiver, json!({ "package_grouping": "publish" })).await;
+    let repository = Repository::new(&ann, "acme/web/app");
+    let labels = json!({ "org.opencontainers.image.source": "https://packages.test/acme/web" });
+    let images = ["one", "two"].map(|seed| Image::with(seed, &labels, &json!({})));
+    for image in &images {
+        repository.push_untagged(image).await;
+    }
+    let index = Image::index(&images, &json!({ "annotations": { "org.opencontainers.image.description": "for all" } }));
+    repository.push(&index, "v1").await;
+    repository.push(&images[0], "amd64").await;
+    let told = receiver.told(2).await;
+    assert_eq!(
+        told.iter().map(Told::short).collect::<Vec<_>>(),
+        [format!("package published {}", index.digest()), format!("package updated {}", images[0].digest())]
+    );
+    let package = &told[0].body["package"];
+    assert_eq!((&package["name"], &package["package_type"]), (&json!("web/app"), &json!("container")));
+    assert_eq!((&package["description"], &told[0].body["repository"]["full_name"]), (&json!("for all"), &json!("acme/web")));
+    let version = &package["package_version"];
+    assert_eq!(version["container_metadata"]["tag"], json!({ "name": "v1", "digest": index.digest() }));
+    assert_eq!(version["installation_command"], format!("docker pull 127.0.0.1:{}/acme/web/app:v1", server.port()));
+    let path = version["package_files"][0]["download_url"].as_str().and_then(|url| url.strip_prefix(&server.origin())).unwrap().to_owned();
+    assert!(ann.get(&path).send().await.body == index.manifest.bytes);
+    let layers = &told[1].body["package"]["package_version"]["container_metadata"]["manifest"]["layers"];
+    assert_eq!(layers.as_array().unwrap().len(), 2);
     server.finish().await;
 }
 

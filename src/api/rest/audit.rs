@@ -264,6 +264,7 @@ const fn package_action(deed: Deed, version: bool) -> &'static str {
         (Deed::VisibilityChanged, _) => "packages.package_visibility_changed",
         (Deed::Linked, _) => "packages.package_repository_changed",
         (Deed::RolesChanged, _) => "packages.package_access_changed",
+        (Deed::RulesChanged, _) => "packages.package_rules_changed",
         (Deed::Starred, _) => "packages.package_starred",
         (Deed::Moved, _) => "packages.package_transfer",
     }

@@ -42,6 +42,7 @@ mod refusal;
 mod repositories;
 mod root;
 mod rows;
+mod rules;
 mod site;
 mod table;
 mod teams;

@@ -124,7 +124,7 @@ pub(super) async fn delete(call: Call<'_>) -> Outcome {
 
 pub(super) async fn restore(call: Call<'_>) -> Outcome {
     let found = find_any(&call, Action::Admin).await?;
-    call.registry.restore_package(&found.grant, &|numbers| found.ecosystem.default_tag(numbers)).await?;
+    call.registry.restore_package(&found.grant, found.ecosystem).await?;
     Ok(done())
 }
 

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 
 use super::root;
 use super::table::{Endpoint, Handler, Need};
-use super::{audit, downloads, hooks, organisations, package_access, packages, repositories, site, teams, tokens, users, versions};
+use super::{audit, downloads, hooks, organisations, package_access, packages, repositories, rules, site, teams, tokens, users, versions};
 use crate::http::Method;
 use crate::identity::Scope;
 
@@ -88,6 +88,9 @@ fn owned(rows: &mut Vec<Endpoint>, prefix: &str) {
     add(Method::GET, &package("/actions-access"), signed, WRITE, |call| package_access::workflows(call).boxed());
     add(Method::PUT, &package("/actions-access/{repo}"), signed, WRITE, |call| package_access::grant_workflows(call).boxed());
     add(Method::DELETE, &package("/actions-access/{repo}"), signed, WRITE, |call| package_access::withdraw_workflows(call).boxed());
+    add(Method::GET, &package("/rules"), readers, READ, |call| rules::show(call).boxed());
+    add(Method::PUT, &package("/rules"), signed, WRITE, |call| rules::set(call).boxed());
+    add(Method::POST, &package("/retention"), signed, DELETE, |call| rules::retain(call).boxed());
     add(Method::GET, &package("/permissions"), signed, READ, |call| package_access::explain(call).boxed());
 }
 

@@ -45,14 +45,14 @@ pub(super) async fn show(call: Call<'_>) -> Outcome {
 pub(super) async fn delete(call: Call<'_>) -> Outcome {
     let found = find(&call, Action::Delete).await?;
     let version = version(&call, &found).await?;
-    call.registry.delete_version(&found.grant, &version.number, &|numbers| found.ecosystem.default_tag(numbers)).await?;
+    call.registry.delete_version(&found.grant, &version.number, found.ecosystem).await?;
     Ok(done())
 }
 
 pub(super) async fn restore(call: Call<'_>) -> Outcome {
     let found = find_any(&call, Action::Admin).await?;
     let version = version(&call, &found).await?;
-    call.registry.restore_version(&found.grant, &version.number, &|numbers| found.ecosystem.default_tag(numbers)).await?;
+    call.registry.restore_version(&found.grant, &version.number, found.ecosystem).await?;
     Ok(done())
 }
 

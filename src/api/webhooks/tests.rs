@@ -145,11 +145,10 @@ async fn what_github_does_not_tell_is_told_to_those_who_ask_for_it() {
     w.publish("@acme/tool", "1.1.0", |_| ()).await;
     let grant = grant("@acme/tool");
     let registry = &w.engine.registry;
-    let tag = |_: &[&str]| None;
-    registry.delete_version(&grant, "1.1.0", &tag).await.unwrap();
-    registry.restore_version(&grant, "1.1.0", &tag).await.unwrap();
+    registry.delete_version(&grant, "1.1.0", &crate::registry::Untagged).await.unwrap();
+    registry.restore_version(&grant, "1.1.0", &crate::registry::Untagged).await.unwrap();
     registry.delete_package(&grant).await.unwrap();
-    registry.restore_package(&grant, &tag).await.unwrap();
+    registry.restore_package(&grant, &crate::registry::Untagged).await.unwrap();
     let settings = PackageSettings { visibility: Some(Visibility::Internal), ..PackageSettings::default() };
     registry.change_settings(&grant, settings).await.unwrap();
     let settings = PackageSettings { repository: Some(Some(w.web)), ..PackageSettings::default() };

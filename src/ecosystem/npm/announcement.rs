@@ -186,6 +186,7 @@ mod tests {
             roles: BTreeMap::new(),
             workflows: BTreeMap::new(),
             tags: BTreeMap::new(),
+            rules: crate::rules::Rules::default(),
             stars: BTreeMap::new(),
             versions: 1,
             generation: 1,

@@ -14,7 +14,7 @@ use super::{INFO, Npm, hosted, publish, read_json, version};
 use crate::access::Action;
 use crate::catalog::Head;
 use crate::catalog::change::{self, Change};
-use crate::ecosystem::Ecosystem as _;
+use crate::ecosystem::Ecosystem;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::event::{About, Deed};
 use crate::http::{Response, StatusCode, reply};
@@ -109,7 +109,8 @@ async fn unpublish_missing(
     let (_, grant) = registry.grant_hosted(INFO.name, caller, name, Action::Delete).await?;
     let check = |head: &Head| check_revision(head, revision);
     let gone = |number: &str| !said.contains_key(number);
-    registry.delete_versions(&grant, &check, &gone, &|numbers| Npm.default_tag(numbers)).await
+    let npm: &dyn Ecosystem = &Npm;
+    registry.delete_versions(&grant, &check, &gone, npm).await
 }
 
 /// `DELETE /<p>/-rev/<rev>`: deletes the package.

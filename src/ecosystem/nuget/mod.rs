@@ -19,11 +19,10 @@ use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
 use crate::http::negotiate::{self, Coding};
 use crate::http::{HeaderName, HeaderValue, Method, Response, StatusCode, conditional, header, reply};
-use crate::identity::Caller;
 use crate::name::{OwnerName, PackageName};
 use crate::package::{Version as Record, Visibility};
 use crate::registry::artifact::CACHE_STATUS;
-use crate::registry::{self, Artifact, Call, Content, Keeping, Plan, Registry, Rendered, Topic};
+use crate::registry::{self, Artifact, Call, Content, Keeping, Plan, Rendered, Topic};
 use crate::upstream::{Need, Verdict};
 
 pub mod announcement;
@@ -35,6 +34,8 @@ pub mod package;
 pub mod publish;
 pub mod query;
 pub mod registration;
+#[cfg(test)]
+mod rights;
 pub mod route;
 pub mod search;
 pub mod service_index;
@@ -138,6 +139,11 @@ impl Ecosystem for NuGet {
             snippet("nuget, visual studio", "nuget.config, configuration", config),
         ]
     }
+
+    #[cfg(test)]
+    fn rights(&self) -> super::rights::Table {
+        rights::table()
+    }
 }
 
 /// Has clients show a text to their users.
@@ -215,7 +221,7 @@ fn index(call: &Call<'_>, tree: &Tree) -> Response {
 async fn list(call: &Call<'_>, tree: &Tree, name: &PackageName) -> Result<Response> {
     let (plan, grant) = read_grant(call, tree, name).await?;
     let rendered = call.registry.document::<Versions>(Topic::whole(&grant, &plan), (), &tree.at, negotiate::coding(call.headers)).await;
-    let rendered = or_sign_in(call.registry, &call.caller, &plan, rendered).await?;
+    let rendered = or_sign_in(call, tree, Some(&plan), rendered).await?;
     Ok(document(call, call.lifetime(&plan, Keeping::Revalidated), rendered))
 }
 
@@ -224,22 +230,22 @@ async fn file(call: &Call<'_>, tree: &Tree, name: &PackageName, version: &Versio
     let key = versions::file(name, version, kept);
     call.trace.note(|notes| notes.item = Some(key.clone()));
     if kept == Kept::PackageHash {
-        return hash(call, &plan, &grant, &versions::file(name, version, Kept::Package)).await;
+        return hash(call, tree, &plan, &grant, &versions::file(name, version, Kept::Package)).await;
     }
     let artifact = call.registry.artifact::<Versions>(&grant, &plan, &key).await;
-    let artifact = or_sign_in(call.registry, &call.caller, &plan, artifact).await?;
+    let artifact = or_sign_in(call, tree, Some(&plan), artifact).await?;
     call.note_verdict(artifact.verdict);
     let media_type = HeaderValue::from_static(package::media_type(kept));
     Ok(artifact.respond(&call.method, call.headers, media_type, call.lifetime(&plan, Keeping::Immutable)))
 }
 
 /// The SHA-512 of a hosted package: of others nobody here has one.
-async fn hash(call: &Call<'_>, plan: &Plan, grant: &Grant, file: &str) -> Result<Response> {
+async fn hash(call: &Call<'_>, tree: &Tree, plan: &Plan, grant: &Grant, file: &str) -> Result<Response> {
     let row = match plan.head() {
         Some(head) => call.registry.catalog().file(grant, head, file).await?,
         None => None,
     };
-    let row = or_sign_in(call.registry, &call.caller, plan, row.ok_or_else(|| Error::not_found(Subject::File))).await?;
+    let row = or_sign_in(call, tree, Some(plan), row.ok_or_else(|| Error::not_found(Subject::File))).await?;
     let text = entry::base64_sha512(&row.file).unwrap_or_default();
     let media_type = HeaderValue::from_static(package::media_type(Kept::PackageHash));
     Ok(at_hand(text.into()).respond(&call.method, call.headers, media_type, call.lifetime(plan, Keeping::Immutable)))
@@ -252,7 +258,7 @@ async fn registrations(call: &Call<'_>, tree: &Tree, name: &PackageName, hive: H
         let topic = Topic { grant: &grant, plan: &plan, part: &index_of(hive) };
         call.registry.document::<Registration>(topic, hive, &tree.at, coding(hive)).await
     };
-    let rendered = or_sign_in(call.registry, &call.caller, &plan, found.await).await?;
+    let rendered = or_sign_in(call, tree, Some(&plan), found.await).await?;
     Ok(document(call, call.lifetime(&plan, Keeping::Revalidated), rendered))
 }
 
@@ -266,14 +272,14 @@ async fn page(call: &Call<'_>, tree: &Tree, name: &PackageName, hive: Hive, boun
         let topic = Topic { grant: &grant, plan: &plan, part: &part };
         call.registry.document::<Registration>(topic, hive, &tree.at, coding(hive)).await
     };
-    let rendered = or_sign_in(call.registry, &call.caller, &plan, found.await).await?;
+    let rendered = or_sign_in(call, tree, Some(&plan), found.await).await?;
     Ok(document(call, call.lifetime(&plan, Keeping::Revalidated), rendered))
 }
 
 async fn leaf(call: &Call<'_>, tree: &Tree, name: &PackageName, hive: Hive, version: &Version) -> Result<Response> {
     let (plan, grant) = read_grant(call, tree, name).await?;
     let found = registration_with(call, &grant, &plan, hive, version).await;
-    let (registration, verdict) = or_sign_in(call.registry, &call.caller, &plan, found).await?;
+    let (registration, verdict) = or_sign_in(call, tree, Some(&plan), found).await?;
     let leaf = registration.leaf(version, &tree.at, hive).ok_or_else(|| Error::not_found(Subject::Version))?;
     Ok(document(call, call.lifetime(&plan, Keeping::Revalidated), rendered(&leaf, verdict, coding(hive))))
 }
@@ -282,7 +288,7 @@ async fn leaf(call: &Call<'_>, tree: &Tree, name: &PackageName, hive: Hive, vers
 async fn catalog_entry(call: &Call<'_>, tree: &Tree, name: &PackageName, version: &Version) -> Result<Response> {
     let (plan, grant) = read_grant(call, tree, name).await?;
     let found = registration_with(call, &grant, &plan, Hive::Semver2, version).await;
-    let (registration, verdict) = or_sign_in(call.registry, &call.caller, &plan, found).await?;
+    let (registration, verdict) = or_sign_in(call, tree, Some(&plan), found).await?;
     let said: &Entry = registration.entry(version).ok_or_else(|| Error::not_found(Subject::Version))?;
     let view = said.view(&entry::Links { at: &tree.at, name }, Hive::Semver2);
     let rendered = rendered(&Value::Object(view), verdict, negotiate::coding(call.headers));
@@ -330,25 +336,26 @@ fn coding(hive: Hive) -> Coding {
 /// The right to read a package, noted for the log only once it is given.
 async fn read_grant(call: &Call<'_>, tree: &Tree, name: &PackageName) -> Result<(Plan, Grant)> {
     let granted = call.registry.grant_in(tree.view, INFO.name, &call.caller, name, Action::Read).await;
-    let granted = or_sign_in(call.registry, &call.caller, &Plan::Nowhere, granted).await?;
+    let granted = or_sign_in(call, tree, None, granted).await?;
     call.trace.note(|notes| notes.package = Some(name.clone()));
     Ok(granted)
 }
 
-/// Asks whoever has no token for one where it would say that there is nothing, if this server holds any package at all
-/// that not everybody may read: clients send what they were given only when they are asked. Of a name that everybody may
-/// read it can be said that a version of it is not there. Otherwise «not found» it is: a client with other sources
-/// besides goes on with those, but takes anything else for the failure of them all.
-async fn or_sign_in<T>(registry: &Registry, caller: &Caller, plan: &Plan, result: Result<T>) -> Result<T> {
+/// Asks whoever has no token for one where it would say that there is nothing: clients send what they were given only when
+/// they are asked. The tree of an owner always asks; that of all does if anybody but the operator is known here, unless new
+/// packages are for everybody here. Neither tells thereby what is hosted. Of a package that everybody may read it can be
+/// said that a version of it is not there.
+///
+/// Otherwise «not found» it is. A client with other sources besides goes on with those, but takes anything else for the
+/// failure of them all.
+async fn or_sign_in<T>(call: &Call<'_>, tree: &Tree, plan: Option<&Plan>, result: Result<T>) -> Result<T> {
     let absent = result.as_ref().is_err_and(|error| error.kind() == Kind::NotFound);
-    if !absent || caller.token().is_some() {
+    let known = plan.and_then(Plan::head).is_some_and(|head| is_public(head));
+    if !absent || known || call.caller.token().is_some() {
         return result;
     }
-    let known = match plan {
-        Plan::Hosted(head) | Plan::Merged(head, _) => is_public(head),
-        Plan::Proxied(_) | Plan::Nowhere => false,
-    };
-    if !known && registry.exposure(INFO.name).await?.hides {
+    let open = call.registry.access().default_visibility == Visibility::Public;
+    if tree.owner.is_some() || (!open && call.registry.identity().has_people().await?) {
         return Err(Error::new(Kind::Unauthenticated, Subject::Package));
     }
     result
@@ -365,12 +372,10 @@ async fn expect_public(call: &Call<'_>, tree: &Tree) -> Result<()> {
     if call.caller.token().is_some() {
         return Ok(());
     }
-    let exposure = call.registry.exposure(INFO.name).await?;
+    let owners = call.registry.public_owners(INFO.name).await?;
     let public = match tree.view {
-        View::Owner(owner) => exposure.public.contains(&owner),
-        View::Root => {
-            call.registry.access().anonymous_proxy || !exposure.public.is_empty() || call.registry.upstreams(INFO.name).is_empty()
-        }
+        View::Owner(owner) => owners.contains(&owner),
+        View::Root => call.registry.access().anonymous_proxy || !owners.is_empty() || call.registry.upstreams(INFO.name).is_empty(),
     };
     if public { Ok(()) } else { Err(Error::new(Kind::Unauthenticated, Subject::Owner)) }
 }

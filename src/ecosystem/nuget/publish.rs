@@ -128,6 +128,7 @@ pub(super) async fn push_symbols(call: Call<'_>, tree: &Tree) -> Result<Response
         facts: Map::new(),
         completes: false,
         replaces: false,
+        recurs: false,
         visibility: head.package.visibility,
         holds: &|_| true,
         outdated: &|_| Vec::new(),

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result, Subject};
@@ -40,6 +40,8 @@ pub struct Manifest {
     pub artifact_type: Option<String>,
     /// The configuration, of an image manifest.
     pub config: Option<Descriptor>,
+    /// The layers, in their order.
+    pub layers: Vec<Descriptor>,
     /// Content that it names and that has to be there, each once: configuration and layers.
     pub contents: Vec<Digest>,
     /// Manifests that it names and that have to be there, each once.
@@ -53,7 +55,8 @@ pub struct Manifest {
 }
 
 /// A reference to content.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// What it is.
     pub media_type: String,
@@ -122,6 +125,9 @@ impl Manifest {
     /// # Errors
     /// [`Kind::Invalid`](crate::error::Kind::Invalid) of a manifest, with the rule that it breaks.
     pub fn parse(content_type: Option<&str>, bytes: &[u8]) -> Result<Self> {
+        if !is_object(bytes) {
+            return Err(invalid("a manifest is a JSON object"));
+        }
         let said: Said = serde_json::from_slice(bytes).map_err(|error| invalid(format!("the manifest cannot be read: {error}")))?;
         if said.fs_layers.is_some() || said.schema_version != 2 {
             return Err(invalid("manifests of schema 1 are not taken; the image has to be built or converted by a newer client"));
@@ -135,6 +141,7 @@ impl Manifest {
             media_type,
             artifact_type: said.artifact_type.clone().filter(|text| !text.is_empty()),
             config: None,
+            layers: Vec::new(),
             contents: Vec::new(),
             parts: Vec::new(),
             subject: said.subject.as_ref().map(|subject| subject.read().map(|subject| subject.digest)).transpose()?,
@@ -171,6 +178,7 @@ impl Manifest {
                 contents.push(layer.digest);
                 self.size = self.size.saturating_add(layer.size);
             }
+            self.layers.push(layer);
         }
         if self.artifact_type.is_none() && !config.media_type.is_empty() {
             self.artifact_type = Some(config.media_type.clone());
@@ -179,6 +187,12 @@ impl Manifest {
         self.contents = each_once(contents);
         Ok(())
     }
+}
+
+/// Whether a text could be a JSON object. A list of the members' values would be read as one.
+#[must_use]
+pub fn is_object(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().first() == Some(&b'{')
 }
 
 /// The type it is kept with: what the header says and the body does not contradict, or what the body says.

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::manifest::{Annotations, Manifest};
+use super::manifest::{Annotations, Descriptor, Manifest};
 use crate::error::{Error, Result, Subject};
 use crate::package::Version;
 
@@ -15,6 +15,10 @@ use crate::package::Version;
 const OPEN_CONTAINERS: &str = "org.opencontainers.image.";
 /// Longest value of an annotation or a label that is kept where nothing refers to it, in bytes.
 const VALUE_BYTES: usize = 4096;
+/// Room for labels, in bytes; those of images are kept in any case.
+const LABELS_BYTES: usize = 16 << 10;
+/// Most layers that are kept in a record. What engines run has at most 127.
+const LAYERS: usize = 128;
 /// Longest description that is shown, in characters, as on GitHub.
 const DESCRIPTION_LENGTH: usize = 512;
 /// Longest licence that is shown, in characters, as on GitHub.
@@ -32,7 +36,7 @@ pub struct Record {
     /// Its annotations: all, if it is about another manifest, since they are shown with that; else those of images.
     #[serde(skip_serializing_if = "Annotations::is_empty")]
     pub annotations: Annotations,
-    /// Labels of its configuration that are shown.
+    /// Labels of its configuration, as far as there is room for them.
     #[serde(skip_serializing_if = "Annotations::is_empty")]
     pub labels: Annotations,
     /// Operating system and architecture, if its configuration says so.
@@ -40,6 +44,12 @@ pub struct Record {
     pub platform: Option<String>,
     /// The sizes of configuration and layers added up, in bytes.
     pub size: u64,
+    /// The configuration, of an image manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<Descriptor>,
+    /// The first layers, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Descriptor>,
 }
 
 /// What an image's configuration says, as far as it is shown.
@@ -69,7 +79,13 @@ impl Record {
             annotations.retain(|key, value| is_shown(key, value));
         }
         let mut labels = config.runtime.unwrap_or_default().labels.unwrap_or_default();
-        labels.retain(|key, value| is_shown(key, value));
+        let mut room = LABELS_BYTES;
+        labels.retain(|key, value| {
+            let weight = key.len() + value.len();
+            let fits = is_shown(key, value) || weight <= room;
+            room = room.saturating_sub(if fits { weight } else { 0 });
+            fits
+        });
         Self {
             media_type: manifest.media_type.to_owned(),
             artifact_type: manifest.artifact_type.clone(),
@@ -77,6 +93,8 @@ impl Record {
             labels,
             platform: config.os.zip(config.architecture).map(|(os, architecture)| format!("{os}/{architecture}")),
             size: manifest.size,
+            config: manifest.config.clone(),
+            layers: manifest.layers.iter().take(LAYERS).cloned().collect(),
         }
     }
 
@@ -97,7 +115,8 @@ impl Record {
     }
 
     /// What is said of the image under a key of `org.opencontainers.image`: the manifest's own word before its configuration's.
-    fn said(&self, key: &str) -> Option<&str> {
+    #[must_use]
+    pub fn said(&self, key: &str) -> Option<&str> {
         let key = format!("{OPEN_CONTAINERS}{key}");
         let said = self.annotations.get(&key).or_else(|| self.labels.get(&key));
         said.map(|text| text.trim()).filter(|text| !text.is_empty())
@@ -144,6 +163,7 @@ mod tests {
             media_type: OCI_MANIFEST,
             artifact_type: None,
             config: None,
+            layers: Vec::new(),
             contents: Vec::new(),
             parts: Vec::new(),
             subject: subject.then(|| Digest::sha256(b"x")),
@@ -163,7 +183,7 @@ mod tests {
         let record = Record::new(&manifest(&[("org.opencontainers.image.description", " from the annotation ")], false), Some(config));
         assert_eq!(record.description().as_deref(), Some("from the annotation"));
         assert_eq!((record.license().as_deref(), record.platform.as_deref()), (Some("MIT"), Some("linux/arm64")));
-        assert_eq!(record.labels.len(), 2);
+        assert_eq!(record.labels.len(), 3);
         for odd in [&b"{}"[..], b"[]", b"nonsense", br#"{"config":{"Labels":null}}"#, br#"{"config":{"Labels":{"a":1}}}"#] {
             assert_eq!(Record::new(&manifest(&[], false), Some(odd)).labels.len(), 0);
         }

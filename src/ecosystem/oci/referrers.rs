@@ -62,6 +62,16 @@ impl Entry {
     }
 }
 
+/// The digest that a client made a tag from: `sha256-HEX`, with `.sig` or another ending or without. SHA-512 is cut there, so
+/// that nothing can be told of it.
+#[must_use]
+pub fn tag_subject(tag: &str) -> Option<String> {
+    let hex = tag.strip_prefix("sha256-")?;
+    let hex = hex.split_once('.').map_or(hex, |(hex, _)| hex);
+    let digest: Digest = format!("sha256:{hex}").parse().ok()?;
+    Some(digest.to_string())
+}
+
 /// The tag under which clients keep the list where the registry does not.
 #[must_use]
 pub fn fallback_tag(digest: &Digest) -> String {
@@ -69,14 +79,22 @@ pub fn fallback_tag(digest: &Digest) -> String {
     format!("{}-{}", digest.algorithm().name(), &encoded[..encoded.len().min(64)])
 }
 
-/// The entries of an index that a client keeps; what is none has none.
-#[must_use]
-pub fn kept_by_clients(index: &[u8]) -> Vec<Entry> {
+/// The entries of an index.
+///
+/// # Errors
+/// When it is none.
+pub fn read(index: &[u8]) -> serde_json::Result<Vec<Entry>> {
     #[derive(Deserialize)]
     struct Index {
         manifests: Vec<Entry>,
     }
-    serde_json::from_slice::<Index>(index).map(|index| index.manifests).unwrap_or_default()
+    serde_json::from_slice::<Index>(index).map(|index| index.manifests)
+}
+
+/// The entries of an index that a client keeps; what is none has none.
+#[must_use]
+pub fn kept_by_clients(index: &[u8]) -> Vec<Entry> {
+    read(index).unwrap_or_default()
 }
 
 /// Entries as an index.
@@ -95,6 +113,17 @@ mod tests {
         assert_eq!(fallback_tag(&digest), format!("sha256-{}", digest.hex()));
         let long: Digest = format!("sha512:{}", "ab".repeat(64)).parse().unwrap();
         assert_eq!(fallback_tag(&long), format!("sha512-{}", "ab".repeat(32)));
+    }
+
+    #[test]
+    fn a_tag_made_from_a_digest_leads_to_it() {
+        let digest = Digest::sha256(b"");
+        for ending in ["", ".sig", ".att", ".sbom"] {
+            assert_eq!(tag_subject(&format!("{}{ending}", fallback_tag(&digest))), Some(digest.to_string()));
+        }
+        for other in ["v1", "sha256-", "sha256-abc", "sha512-abc", "latest.sig", &format!("sha256-{}", "G".repeat(64))] {
+            assert_eq!(tag_subject(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::catalog::Head;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{Response, StatusCode, reply};
 use crate::name::PackageName;
-use crate::registry::{Call, Registry};
+use crate::registry::{Call, Registry, Untagged};
 
 /// What a form names.
 struct Named {
@@ -45,7 +45,7 @@ pub(super) async fn unyank(call: Call<'_>, tree: &Tree) -> Result<Response> {
     let (registry, caller) = (call.registry, Arc::clone(&call.caller));
     let Named { name, number } = named(call).await?;
     let (_, grant) = hosted(registry, tree, &caller, &name, Action::Admin).await?;
-    registry.restore_version(&grant, &number, &|_| None).await.map_err(|error| no_version(error, &name, &number))?;
+    registry.restore_version(&grant, &number, &Untagged).await.map_err(|error| no_version(error, &name, &number))?;
     Ok(reply::text(StatusCode::OK, format!("Successfully undeleted gem: {name} ({number})")))
 }
 

@@ -29,6 +29,8 @@ pub mod compact_index;
 pub mod gemspec;
 pub mod marshal;
 pub mod publish;
+#[cfg(test)]
+mod rights;
 pub mod route;
 pub mod search;
 pub mod version;
@@ -86,10 +88,8 @@ impl Ecosystem for RubyGems {
     fn announce(&self, told: Told<'_>) -> Announcement {
         let spec: Spec = serde_json::from_str(told.version.manifest.get()).unwrap_or_default();
         let base = format!("{}/{}", told.base.as_str(), told.owner);
-        let address = |file: &File| match gemspec::is_gem(&file.name) {
-            true => format!("{base}/gems/{}", path::encode(&file.name)),
-            false => format!("{base}/quick/Marshal.4.8/{}", path::encode(&file.name)),
-        };
+        let folder = |file: &File| if gemspec::is_gem(&file.name) { "gems" } else { "quick/Marshal.4.8" };
+        let address = |file: &File| format!("{base}/{}/{}", folder(file), path::encode(&file.name));
         let platform = if spec.platform == gemspec::RUBY { String::new() } else { format!(" --platform {}", spec.platform) };
         let needed =
             spec.dependencies.iter().map(|one| json!({ "name": one.name, "requirements": one.requirements, "runtime": one.runtime }));
@@ -126,6 +126,11 @@ impl Ecosystem for RubyGems {
             snippet("gem", "shell", format!("gem sources --add {address}/\n")),
             snippet("gem push", "shell", format!("GEM_HOST_API_KEY=$PACKHOUSE_TOKEN gem push FILE --host {address}/OWNER\n")),
         ]
+    }
+
+    #[cfg(test)]
+    fn rights(&self) -> super::rights::Table {
+        rights::table()
     }
 }
 

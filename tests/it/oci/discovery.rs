@@ -34,8 +34,30 @@ async fn tags_come_in_order_and_in_pages() {
     let none = list("n=0").await;
     assert_eq!((none.json()["tags"].clone(), next(&none)), (json!([]), None));
     assert!(next(&list("n=1000000000000").await).is_none());
-    for wrong in ["n=-1", "n=x", "n=", "n=1.5"] {
+    for wrong in ["n=-1", "n=x", "n=", "n=1.5", "orderby=size"] {
         refused(&list(wrong).await, 400, "PAGINATION_NUMBER_INVALID");
+    }
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn tags_come_in_the_order_of_their_images_too() {
+    let (server, repository) = repository().await;
+    let images = ["old", "middle", "new"].map(Image::new);
+    for (image, tag) in images.iter().zip(["z", "m", "a"]) {
+        repository.push(image, tag).await;
+    }
+    repository.push(&images[0], "again").await;
+    for (order, expected) in [("timeasc", ["again", "z", "m", "a"]), ("timedesc", ["a", "m", "z", "again"])] {
+        for size in [1, 2, 3, 4, 5] {
+            let (mut path, mut seen) = (Some(format!("/v2/alice/app/tags/list?orderby={order}&n={size}")), Vec::new());
+            while let Some(page) = path {
+                let answer = repository.caller.get(&page).send().await.expect(200);
+                seen.extend(texts(&answer.json()["tags"]));
+                path = next(&answer);
+            }
+            assert_eq!(seen, expected, "{order} in pages of {size}");
+        }
     }
     server.finish().await;
 }

@@ -4,9 +4,13 @@ mod access;
 mod clients;
 mod discovery;
 mod engines;
+mod large;
 mod management;
+mod mirror;
 mod pull;
 mod push;
+mod rest;
+mod rules;
 mod token;
 mod upkeep;
 
