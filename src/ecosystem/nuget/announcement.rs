@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::entry::Links;
+use super::nuspec::{Dependency, Group, Nuspec, Repository};
 use super::nuspec_of;
 use super::route::{self, Kept};
 use super::version::Version;
@@ -32,18 +33,15 @@ pub fn of(told: Told<'_>) -> Announcement {
         ("copyright", nuspec.copyright.as_deref()),
         ("language", nuspec.language.as_deref()),
         ("min_client_version", nuspec.min_client_version.as_deref()),
-        ("repository_url", nuspec.repository.as_ref().map(|repository| repository.url.as_str())),
-        ("repository_commit", nuspec.repository.as_ref().and_then(|repository| repository.commit.as_deref())),
+        ("dependencies", Some(&*dependencies(&nuspec))),
+        ("tags", Some(&*nuspec.tags.join(" "))),
+        ("target_frameworks", Some(&*nuspec.frameworks.join(" "))),
+        ("package_types", Some(&*nuspec.package_types.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(" "))),
     ];
     let texts = texts.into_iter().filter_map(|(name, text)| Some((name, json!(text?))));
-    let others = [
-        ("tags", json!(nuspec.tags.join(" "))),
-        ("dependency_groups", json!({ "groups": nuspec.dependency_groups })),
-        ("target_frameworks", json!(nuspec.frameworks.join(" "))),
-        ("package_types", json!({ "types": nuspec.package_types })),
-    ];
+    let repository = nuspec.repository.as_ref().map(|repository| ("repository", told_of(repository)));
     let metadata: Vec<Value> =
-        texts.chain(others).enumerate().map(|(id, (name, value))| json!({ "id": id, "name": name, "value": value })).collect();
+        texts.chain(repository).enumerate().map(|(id, (name, value))| json!({ "id": id, "name": name, "value": value })).collect();
     Announcement {
         installation_command: format!("dotnet add package {} --version {}", nuspec.id, nuspec.version),
         package_url: links.file(&told.version.number, Kept::Package),
@@ -52,4 +50,24 @@ pub fn of(told: Told<'_>) -> Announcement {
         members: Map::from_iter([("nuget_metadata".to_owned(), metadata.into())]),
         ..Announcement::default()
     }
+}
+
+/// A repository, with nothing in it but texts.
+fn told_of(repository: &Repository) -> Value {
+    let kind = Some(&repository.kind).filter(|kind| !kind.is_empty());
+    let members =
+        [("type", kind), ("url", Some(&repository.url)), ("branch", repository.branch.as_ref()), ("commit", repository.commit.as_ref())];
+    members.into_iter().filter_map(|(name, text)| Some((name.to_owned(), json!(text?)))).collect::<Map<_, _>>().into()
+}
+
+/// Dependencies in one text, as the protocol before this one has them: `ID:RANGE:FRAMEWORK|…`, a framework that needs nothing
+/// being `::FRAMEWORK`.
+fn dependencies(nuspec: &Nuspec) -> String {
+    let group = |group: &Group| {
+        let framework = group.framework.as_deref().unwrap_or_default();
+        let dependency = |one: &Dependency| format!("{}:{}:{framework}", one.id, one.range);
+        let none = group.dependencies.is_empty().then(|| format!("::{framework}"));
+        group.dependencies.iter().map(dependency).chain(none).collect::<Vec<_>>().join("|")
+    };
+    nuspec.dependency_groups.iter().map(group).collect::<Vec<_>>().join("|")
 }

@@ -130,6 +130,10 @@ impl Ecosystem for Oci {
         Description { summary: record.description(), license: record.license(), metadata }
     }
 
+    fn webhook_type(&self) -> &'static str {
+        "CONTAINER"
+    }
+
     fn announce(&self, told: Told<'_>) -> Announcement {
         announcement::of(told)
     }
