@@ -174,6 +174,22 @@ fn check_upstream(path: &str, upstream: &UpstreamConfig, note: &mut impl FnMut(&
     if upstream.username.as_deref().is_some_and(|name| name.trim().is_empty() || name.contains(':') || name.chars().any(char::is_control)) {
         note(&format!("{path}.username"), "expected a user name without ':'");
     }
+    let is_host = |text: &str| {
+        let (name, port) = text.rsplit_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
+        url::Host::parse(name).is_ok() && !name.contains('/') && port.is_none_or(|port| port.parse::<u16>().is_ok())
+    };
+    for host in
+        upstream.hosts.iter().chain(&upstream.token_hosts).filter(|host| !is_host(host) || host.contains(':') || !host.contains('.'))
+    {
+        let key = if upstream.hosts.contains(host) { "hosts" } else { "token_hosts" };
+        note(&format!("{path}.{key}"), &format!("{host:?} is no full host name, expected something like registry.example"));
+    }
+    for host in upstream.mirrors.iter().filter(|host| !is_host(host)) {
+        note(
+            &format!("{path}.mirrors"),
+            &format!("{host:?} is no host of this server, expected something like mirror.example or mirror:5001"),
+        );
+    }
     for (key, patterns) in [("include", &upstream.include), ("exclude", &upstream.exclude)] {
         for pattern in patterns {
             if pattern.is_empty() || Glob::new(pattern).is_err() {

@@ -119,11 +119,16 @@ impl Registry {
             return Ok(Some(artifact));
         }
         for upstream in plan.upstreams() {
-            if let Some(blob) = self.kept_file(grant, upstream, file).await? {
-                return Ok(Some(whole(blob, Verdict::Hit)));
+            if let Some(artifact) = self.kept_artifact(grant, upstream, file).await? {
+                return Ok(Some(artifact));
             }
         }
         Ok(None)
+    }
+
+    /// A file that was fetched from an upstream before.
+    pub(super) async fn kept_artifact(&self, grant: &Grant, upstream: &Upstream, file: &str) -> Result<Option<Artifact>> {
+        Ok(self.kept_file(grant, upstream, file).await?.map(|blob| whole(blob, Verdict::Hit)))
     }
 
     async fn kept_file(&self, grant: &Grant, upstream: &Upstream, file: &str) -> Result<Option<Blob>> {
@@ -142,7 +147,7 @@ impl Registry {
         }
         let (upstream, promise) = self.promise::<D>(grant, plan, file).await?;
         let url = upstream.address_in_document(&promise.url)?;
-        let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised: promise.digests };
+        let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised: promise.digests, scope: None };
         self.obtain(&upstream, &wanted).await
     }
 
@@ -157,7 +162,7 @@ impl Registry {
         for upstream in self.keeper_first(grant, plan, location) {
             let promised = self.checksum(upstream, location).await?;
             let url = upstream.address(&location.path)?;
-            let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised };
+            let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised, scope: None };
             match self.obtain(upstream, &wanted).await {
                 Ok(artifact) => {
                     self.keepers.insert(key, upstream.identity().into());
@@ -214,7 +219,7 @@ impl Registry {
     }
 
     /// A file from one upstream: kept since the last look, or arriving.
-    async fn obtain(&self, upstream: &Arc<Upstream>, wanted: &Wanted) -> Result<Artifact> {
+    pub(super) async fn obtain(&self, upstream: &Arc<Upstream>, wanted: &Wanted) -> Result<Artifact> {
         let sha256 = wanted.promised.iter().find(|digest| digest.algorithm() == Algorithm::Sha256).copied();
         for _ in 0..EVICTED_TRIES {
             let (filling, verdict) = self.fetcher.fetch(upstream, wanted.clone()).await?;

@@ -35,6 +35,7 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod histories;
 pub mod publish;
+pub mod relay;
 pub mod removal;
 pub mod retention;
 pub mod roll;
@@ -176,6 +177,8 @@ pub struct Call<'a> {
     pub body: Upload,
     /// The mount as the client addresses it.
     pub base: BaseUrl,
+    /// The host that the client asked, with its port if it named one.
+    pub host: &'a str,
     /// The label of the ecosystem's own host by which it was asked.
     pub own_host: Option<&'a str>,
     /// Notes for the log line.
@@ -430,7 +433,8 @@ pub fn tag_of(bytes: &[u8]) -> HeaderValue {
 }
 
 /// The entity tag of a representation: its digest, and the coding if it is not identity.
-fn entity_tag(digest: &Digest, coding: Option<&str>) -> HeaderValue {
+#[must_use]
+pub fn entity_tag(digest: &Digest, coding: Option<&str>) -> HeaderValue {
     let mut hex = [0; 32];
     let length = digest.bytes().len().min(16);
     // The slice has room for two characters a byte.

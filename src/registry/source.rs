@@ -85,6 +85,10 @@ mod tests {
             fresh_seconds: None,
             include: list(include),
             exclude: list(exclude),
+            hosts: Vec::new(),
+            mirrors: Vec::new(),
+            namespace: None,
+            token_hosts: Vec::new(),
             proxy_url: None,
             ca_files: Vec::new(),
         };

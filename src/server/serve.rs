@@ -196,6 +196,7 @@ async fn ecosystem_answer(
         headers: &parts.headers,
         body,
         base: asked.base.clone(),
+        host: origin.host,
         own_host,
         trace,
     };

@@ -18,7 +18,7 @@ use crate::blob::Purpose;
 use crate::blob::{Expect, Filler, Spool};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
-use crate::http::{HeaderMap, HeaderValue, header};
+use crate::http::{HeaderMap, HeaderValue, Method, header};
 use crate::name::{PackageKey, PackageName};
 use crate::observe::Tries;
 use crate::store::Batch;
@@ -53,6 +53,8 @@ pub struct Wanted {
     pub url: Url,
     /// Digests that the index promised.
     pub promised: Vec<Digest>,
+    /// What a token for it is for, where the upstream may want one.
+    pub scope: Option<Arc<str>>,
 }
 
 const FILES: Table<KeptFile> = Table::new("upstream_files");
@@ -76,6 +78,34 @@ impl Fetcher {
     /// Forgets a kept file whose blob turned out to be gone.
     pub fn forget_file(&self, upstream: &Upstream, name: &PackageName, file: &str) {
         self.0.files.remove(&file_key(upstream, name, file));
+    }
+
+    /// How long a file is by its upstream's word, without fetching it; `None` when the upstream does not say.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`].
+    pub async fn size(&self, upstream: &Upstream, wanted: &Wanted) -> Result<Option<u64>> {
+        if self.0.config.offline {
+            return Err(Error::new(Kind::Unavailable, Subject::Upstream).saying("this server is offline and does not hold the file"));
+        }
+        let key = file_key(upstream, &wanted.name, &wanted.file);
+        if self.0.missing.contains_key(&key) {
+            return Err(Error::not_found(Subject::File));
+        }
+        if self.0.fills.is_under_way(&key) {
+            return Ok(None);
+        }
+        match upstream.ask(&Method::HEAD, &wanted.url, identity_headers(), wanted.scope.as_deref()).await? {
+            Answer::Body(response) => {
+                let length = response.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+                Ok(length.and_then(|length| length.parse().ok()))
+            }
+            Answer::Absent => {
+                self.0.missing.insert(key, ());
+                Err(Error::not_found(Subject::File))
+            }
+            Answer::NotModified | Answer::OutOfRange | Answer::Refused => Ok(None),
+        }
     }
 
     /// Starts to fetch a file, or joins those who wait for it.
@@ -136,13 +166,13 @@ impl Fetcher {
     }
 
     async fn begin(&self, upstream: &Upstream, wanted: &Wanted) -> Result<Opened> {
-        let response = match upstream.get(&wanted.url, identity_headers()).await? {
+        let response = match upstream.ask(&Method::GET, &wanted.url, identity_headers(), wanted.scope.as_deref()).await? {
             Answer::Body(response) => response,
             Answer::Absent => {
                 self.0.missing.insert(file_key(upstream, &wanted.name, &wanted.file), ());
                 return Err(Error::not_found(Subject::File));
             }
-            Answer::NotModified | Answer::OutOfRange => return Err(Error::new(Kind::BadUpstream, Subject::Upstream)),
+            Answer::NotModified | Answer::OutOfRange | Answer::Refused => return Err(Error::new(Kind::BadUpstream, Subject::Upstream)),
         };
         let length = response.content_length();
         let limit_bytes = self.0.config.artifact_limit_bytes;
@@ -250,9 +280,9 @@ async fn resume(upstream: &Upstream, wanted: &Wanted, broken: &Source, received:
             headers.insert(header::IF_RANGE, validator.clone());
         }
     }
-    let response = match upstream.get(&wanted.url, headers).await? {
+    let response = match upstream.ask(&Method::GET, &wanted.url, headers, wanted.scope.as_deref()).await? {
         Answer::Body(response) => response,
-        Answer::Absent | Answer::NotModified | Answer::OutOfRange => return Err(failed("the upstream's file is gone")),
+        Answer::Absent | Answer::NotModified | Answer::OutOfRange | Answer::Refused => return Err(failed("the upstream's file is gone")),
     };
     let partial = response.status() == crate::http::StatusCode::PARTIAL_CONTENT;
     if partial && content_range_start(response.headers()) != Some(received) {

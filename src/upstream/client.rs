@@ -3,6 +3,7 @@
 //! Redirects are followed here and not by the HTTP client, because each hop must
 //! pass the guard and only hops to the configured origin may carry credentials.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use rand::RngExt as _;
 use reqwest::redirect;
 use url::Url;
 
-use super::bearer::{self, Challenge, Token};
 use super::breaker::{self, Breaker};
 use super::config::{Config, Credentials, ProxyEnvironment, UpstreamConfig};
 use super::freshness::Lifetimes;
 use super::guard::Guard;
+use super::token::{self, Challenge, Token, Tokens};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -30,15 +31,20 @@ pub struct Upstream {
     lifetimes: Lifetimes,
     include: Option<GlobSet>,
     exclude: GlobSet,
+    hosts: Vec<String>,
+    mirrors: Vec<String>,
+    namespace: Option<String>,
+    token_hosts: Vec<String>,
     credentials: Credentials,
+    tokens: Tokens,
+    /// Whether it has asked for its credentials themselves, where a token was expected to be wanted.
+    wants_basic: AtomicBool,
     http: reqwest::Client,
     guard: Guard,
     breaker: Mutex<Breaker>,
     breaker_limits: breaker::Limits,
     limits: Config,
     clock: Clock,
-    /// Tokens for parts of the address tree, by path.
-    tokens: moka::sync::Cache<String, Token>,
 }
 
 /// How much of a body came since when.
@@ -59,6 +65,8 @@ pub enum Answer {
     Absent,
     /// 416 to a request for a range.
     OutOfRange,
+    /// Any other refusal of a HEAD, which says nothing of a GET.
+    Refused,
 }
 
 impl Upstream {
@@ -87,18 +95,23 @@ impl Upstream {
         let (http, guard) = http_client(own, engine, environment).map_err(wrong)?;
         Ok(Self {
             name: own.name.clone(),
-            base,
             lifetimes: engine.lifetimes(own),
             include: if own.include.is_empty() { None } else { Some(patterns(&own.include).map_err(wrong)?) },
             exclude: patterns(&own.exclude).map_err(wrong)?,
+            hosts: own_hosts(own, &base),
+            mirrors: own.mirrors.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            namespace: own.namespace.clone(),
+            token_hosts: own.token_hosts.clone(),
             credentials,
+            tokens: Tokens::default(),
+            wants_basic: AtomicBool::new(false),
+            base,
             http,
             guard,
             breaker: Mutex::default(),
             breaker_limits: engine.breaker(),
             limits: engine.clone(),
             clock,
-            tokens: moka::sync::Cache::new(bearer::REMEMBERED),
         })
     }
 
@@ -112,6 +125,25 @@ impl Upstream {
     #[must_use]
     pub fn identity(&self) -> &str {
         self.base.as_str()
+    }
+
+    /// The hosts that clients know it by, in lower case; the first is the one to show.
+    #[must_use]
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
+    /// Whether all names under a host of this server, as the client named it, are this upstream's.
+    #[must_use]
+    pub fn is_mirrored_at(&self, host: &str) -> bool {
+        let bare = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit())).map_or(host, |(bare, _)| bare);
+        self.mirrors.iter().any(|mirror| mirror.eq_ignore_ascii_case(host) || mirror.eq_ignore_ascii_case(bare))
+    }
+
+    /// What is put before a name of one part.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 
     /// How long its documents last.
@@ -154,35 +186,47 @@ impl Upstream {
     /// [`Kind::BadUpstream`] when the upstream failed or answered with nothing usable,
     /// [`Kind::Unavailable`] when it asked to be left alone or is being left alone.
     pub async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Answer> {
-        self.look(Method::GET, url, headers).await
+        self.ask(&Method::GET, url, headers, None).await
     }
 
-    /// As [`Upstream::get`], for the head of the answer alone.
+    /// As [`Upstream::get`], also with HEAD, for what may need a token: `scope` says for what, in the words of the token
+    /// protocol.
     ///
     /// # Errors
-    /// As [`Upstream::get`].
-    pub async fn head(&self, url: &Url, headers: HeaderMap) -> Result<Answer> {
-        self.look(Method::HEAD, url, headers).await
-    }
-
-    async fn look(&self, method: Method, url: &Url, headers: HeaderMap) -> Result<Answer> {
+    /// As [`Upstream::get`]; [`Kind::BadUpstream`] of a token when the upstream does not let this server have it, of a
+    /// request when it refuses to be asked so.
+    pub async fn ask(&self, method: &Method, url: &Url, headers: HeaderMap, scope: Option<&str>) -> Result<Answer> {
         let mut tries = 0;
         loop {
             self.admit()?;
-            let outcome = self.exchange(method.clone(), url.clone(), headers.clone(), None).await;
-            let (error, wait) = match outcome.map(|response| judge(response, &headers)) {
-                Ok(Judged::Answer(answer)) => {
-                    self.breaker().succeeded();
-                    return Ok(answer);
-                }
-                // The upstream works and refuses this request: no reason to leave it alone.
-                Ok(Judged::Refused(error)) => {
-                    self.breaker().succeeded();
-                    return Err(error);
-                }
-                Ok(Judged::Failing(error, wait)) => (error, wait),
-                Err(error) => (error, None),
+            let outcome = match scope {
+                Some(scope) => self.exchange_as(method, url, &headers, scope).await,
+                None => self.exchange(method.clone(), url.clone(), headers.clone(), None, self.credentials.0.as_ref()).await,
             };
+            let (error, wait) =
+                match outcome.map(|response| judge(response, &headers)) {
+                    Ok(Judged::Answer(answer)) => {
+                        self.breaker().succeeded();
+                        return Ok(answer);
+                    }
+                    // The upstream works and refuses this request: no reason to leave it alone.
+                    Ok(Judged::Refused(status)) => {
+                        self.breaker().succeeded();
+                        return match status {
+                            _ if *method == Method::HEAD => Ok(Answer::Refused),
+                            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if scope.is_some() => Err(denied()),
+                            status => Err(Error::new(Kind::BadUpstream, Subject::Request)
+                                .saying(format!("the upstream answered {}", status.as_u16()))),
+                        };
+                    }
+                    // So does its token service, which refuses what is wanted.
+                    Err(error) if error.subject() == Subject::Token => {
+                        self.breaker().succeeded();
+                        return Err(error);
+                    }
+                    Ok(Judged::Failing(error, wait)) => (error, wait),
+                    Err(error) => (error, None),
+                };
             self.breaker().failed(self.clock.now(), wait, &self.breaker_limits);
             tracing::debug!(upstream = %self.name, tries, error = ?error, "upstream try failed");
             if tries >= self.limits.retries || wait.is_some() {
@@ -206,7 +250,7 @@ impl Upstream {
         limit_bytes: u64,
     ) -> Result<(StatusCode, Bytes)> {
         self.admit()?;
-        let response = match self.exchange(method, self.address(path)?, headers, body).await {
+        let response = match self.exchange(method, self.address(path)?, headers, body, self.credentials.0.as_ref()).await {
             Ok(response) => response,
             Err(error) => {
                 self.breaker().failed(self.clock.now(), None, &self.breaker_limits);
@@ -297,60 +341,93 @@ impl Upstream {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One request with its redirects, and once more with a token where the upstream asks for one.
-    async fn exchange(&self, method: Method, url: Url, headers: HeaderMap, body: Option<Bytes>) -> Result<reqwest::Response> {
-        let known = bearer::parts(url.path()).find_map(|part| self.tokens.get(part));
-        let known = known.filter(|token| token.until > self.clock.now());
-        let response = self.follow(&method, url.clone(), &headers, body.as_ref(), known.as_ref()).await?;
+    /// One request, with the token or the credentials that the upstream wants for it.
+    async fn exchange_as(&self, method: &Method, url: &Url, headers: &HeaderMap, scope: &str) -> Result<reqwest::Response> {
+        let exchange = async |authorization| self.exchange(method.clone(), url.clone(), headers.clone(), None, authorization).await;
+        let own = self.credentials.0.as_ref();
+        let is_bearer = own.is_some_and(|value| value.as_bytes().starts_with(b"Bearer "));
+        if is_bearer || self.wants_basic.load(Ordering::Relaxed) {
+            return exchange(own).await;
+        }
+        let known = self.tokens.get(scope).await;
+        let response = exchange(known.as_ref().map(|token| &token.value)).await?;
         if response.status() != StatusCode::UNAUTHORIZED || response.url().origin() != self.base.origin() {
             return Ok(response);
         }
-        let challenge = response.headers().get_all(header::WWW_AUTHENTICATE).iter().find_map(bearer::challenge);
-        let Some(challenge) = challenge else { return Ok(response) };
-        let Some(token) = self.token(&challenge).await? else { return Ok(response) };
-        self.tokens.insert(challenge.part(url.path()), token.clone());
-        self.follow(&method, url, &headers, body.as_ref(), Some(&token)).await
+        match Challenge::read(response.headers()) {
+            Some(Challenge::Basic) if own.is_some() => {
+                self.wants_basic.store(true, Ordering::Relaxed);
+                exchange(own).await
+            }
+            Some(Challenge::Bearer { realm, service, scope: wanted }) => {
+                if let Some(known) = &known {
+                    self.tokens.refused(scope, known).await;
+                }
+                let wanted = wanted.as_deref().unwrap_or(scope);
+                let token = self.tokens.get_or(scope, self.fetch_token(realm, service.as_deref(), wanted)).await?;
+                exchange(Some(&token.value)).await
+            }
+            _ => Ok(response),
+        }
     }
 
-    /// A token of the realm that the upstream names; `None` where the realm is not to be asked, or refuses.
-    async fn token(&self, challenge: &Challenge) -> Result<Option<Token>> {
-        let Some(url) = challenge.address(&self.base) else { return Ok(None) };
-        self.guard.check(&url)?;
-        let mut headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
-        if let Some(credentials) = &self.credentials.0
-            && bearer::trusts(&self.base, &url)
-        {
-            headers.insert(header::AUTHORIZATION, credentials.clone());
+    /// Asks the token service that the upstream named.
+    async fn fetch_token(&self, mut realm: Url, service: Option<&str>, scope: &str) -> Result<Token> {
+        self.guard.check(&realm)?;
+        let credentials = self.credentials.0.as_ref().filter(|_| token::is_of(&self.base, &realm, &self.token_hosts));
+        if self.credentials.0.is_some() && credentials.is_none() {
+            let host = realm.host_str().unwrap_or_default();
+            tracing::warn!(upstream = self.name, host, "a token service in another domain is asked without credentials; see token_hosts");
         }
-        // Redirects are not followed: where a realm leads to is nobody's word.
-        let response = self.send(self.http.get(url).headers(headers)).await?;
-        if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
-            return Err(failed_status(response.status()));
+        realm.query_pairs_mut().extend_pairs(service.map(|service| ("service", service))).append_pair("scope", scope);
+        let mut request = self.http.get(realm);
+        if let Some(credentials) = credentials {
+            request = request.header(header::AUTHORIZATION, credentials.clone());
         }
-        if !response.status().is_success() {
-            return Ok(None);
+        let response = self.send(request).await?;
+        match response.status() {
+            StatusCode::OK => Token::read(&self.read(response, token::ANSWER_BYTES).await?),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if credentials.is_some() => {
+                tracing::error!(upstream = self.name, "the token service refuses the configured credentials");
+                Err(failed("the upstream's token service refuses this server's credentials"))
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Err(denied()),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                Err(Error::new(Kind::Unavailable, Subject::Upstream).saying("the upstream's token service is overloaded"))
+            }
+            status => Err(failed_status(status)),
         }
-        let body = self.read(response, bearer::ANSWER_BYTES).await?;
-        Ok(bearer::token(&body, self.clock.now()))
     }
 
-    /// A request with its redirects. Only what goes to the configured origin carries credentials.
-    async fn follow(
+    /// Sends a request and waits for the head of its answer.
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
+        let response = tokio::time::timeout(Duration::from_secs(self.limits.header_seconds), request.send())
+            .await
+            .map_err(|_| failed("the upstream did not answer in time"))
+            .and_then(|sent| sent.map_err(|error| failed("the upstream cannot be reached").because(error.without_url())));
+        Tries::current().add();
+        METRICS.asked_upstream(&self.name, response.as_ref().ok().map(|response| response.status().as_u16()));
+        response
+    }
+
+    /// One request with its redirects. `authorization` goes to the upstream's own address alone.
+    async fn exchange(
         &self,
-        method: &Method,
+        method: Method,
         mut url: Url,
-        headers: &HeaderMap,
-        body: Option<&Bytes>,
-        token: Option<&Token>,
+        headers: HeaderMap,
+        body: Option<Bytes>,
+        authorization: Option<&HeaderValue>,
     ) -> Result<reqwest::Response> {
         for _ in 0..=self.limits.redirects {
             self.guard.check(&url)?;
             let mut request = self.http.request(method.clone(), url.clone()).headers(headers.clone());
-            let credentials = token.map(|token| &token.value).or(self.credentials.0.as_ref());
-            if let Some(credentials) = credentials.filter(|_| url.origin() == self.base.origin()) {
+            if let Some(credentials) = authorization
+                && url.origin() == self.base.origin()
+            {
                 request = request.header(header::AUTHORIZATION, credentials.clone());
             }
-            if let Some(body) = body {
+            if let Some(body) = &body {
                 request = request.body(body.clone());
             }
             let response = self.send(request).await?;
@@ -366,16 +443,6 @@ impl Upstream {
         }
         Err(failed("the upstream redirected too often"))
     }
-
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
-        let response = tokio::time::timeout(Duration::from_secs(self.limits.header_seconds), request.send())
-            .await
-            .map_err(|_| failed("the upstream did not answer in time"))
-            .and_then(|sent| sent.map_err(|error| failed("the upstream cannot be reached").because(error.without_url())));
-        Tries::current().add();
-        METRICS.asked_upstream(&self.name, response.as_ref().ok().map(|response| response.status().as_u16()));
-        response
-    }
 }
 
 fn left_alone(wait: Duration) -> Error {
@@ -384,7 +451,7 @@ fn left_alone(wait: Duration) -> Error {
 
 enum Judged {
     Answer(Answer),
-    Refused(Error),
+    Refused(StatusCode),
     Failing(Error, Option<Duration>),
 }
 
@@ -407,7 +474,7 @@ fn judge(response: reqwest::Response, asked: &HeaderMap) -> Judged {
             Judged::Failing(error, wait)
         }
         status if status.is_server_error() => Judged::Failing(failed_status(status), None),
-        status => Judged::Refused(failed_status(status)),
+        status => Judged::Refused(status),
     }
 }
 
@@ -496,6 +563,21 @@ fn http_client(own: &UpstreamConfig, engine: &Config, environment: &ProxyEnviron
         builder = builder.proxy(proxy);
     }
     Ok((builder.build().map_err(|error| error.to_string())?, guard))
+}
+
+/// The hosts that clients know an upstream by: those that are configured, and that of its address, if that is a full name.
+fn own_hosts(own: &UpstreamConfig, base: &Url) -> Vec<String> {
+    let mut hosts: Vec<String> = own.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    let host = base.host_str().unwrap_or_default();
+    if host.contains('.') && !hosts.iter().any(|known| known == host) {
+        hosts.push(host.to_owned());
+    }
+    hosts
+}
+
+/// The upstream or its token service refuses this server what it asks for, be it there or not.
+fn denied() -> Error {
+    Error::new(Kind::BadUpstream, Subject::Token).saying("the upstream does not let this server have it")
 }
 
 fn failed(what: &'static str) -> Error {

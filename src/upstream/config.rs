@@ -131,6 +131,18 @@ pub struct UpstreamConfig {
     /// Patterns of names never to ask it for.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// Hosts that clients know it by, besides that of its address.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Hosts of this server, with a port or without, under which all names are this upstream's.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
+    /// What is put before a name of one part.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Hosts of its token service, where that is in another domain: they are sent its credentials.
+    #[serde(default)]
+    pub token_hosts: Vec<String>,
     /// Forward proxy for this upstream; else the engine's setting.
     #[serde(default)]
     pub proxy_url: Option<String>,

@@ -60,6 +60,11 @@ where
         }
     }
 
+    /// Whether the work of `key` is under way.
+    pub fn is_under_way(&self, key: &K) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
     /// Starts the work of `key` in the background if nobody has.
     pub fn depart<F>(&self, key: K, start: impl FnOnce(Announce<T>) -> F)
     where

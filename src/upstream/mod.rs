@@ -15,24 +15,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::blob::{Blobs, Purpose};
 use crate::clock::{Clock, Timestamp};
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::Ask;
 use crate::http::conditional;
-use crate::http::{HeaderMap, HeaderValue, header};
+use crate::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use crate::name::{PackageKey, PackageName};
 use crate::observe::Tries;
 use crate::store::table::{Key, Table};
 use crate::store::{Batch, Store};
 
 pub mod artifact;
-mod bearer;
 pub mod breaker;
 pub mod client;
 pub mod config;
 pub mod flight;
 pub mod freshness;
 pub mod guard;
+mod token;
 pub mod verdict;
 
 pub use artifact::{Filling, KeptFile};
@@ -55,6 +55,12 @@ pub struct Entry {
     /// The upstream's modification date, as it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_modified: Option<String>,
+    /// Its media type, without parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// The upstream's `Link` header: where a list goes on (RFC 8288).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// When the upstream last confirmed it.
     pub checked_at: Timestamp,
 }
@@ -82,9 +88,21 @@ pub struct Fetched {
 pub enum Need {
     /// As the lifetimes say.
     Usual,
+    /// Any that ever was fetched: it never changes.
+    Any,
     /// Confirmed by the upstream now, because the caller misses something in the one it
     /// has; unless that was done a moment ago.
     Newest,
+}
+
+/// How an upstream is asked for a document, where a plain question does not do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// What a token for it is for, in the words of the token protocol.
+    pub scope: Option<Arc<str>>,
+    /// The header in which an answer names the digest of its body. Then a HEAD tells whether what is known is the newest,
+    /// which some upstreams count for less than a GET.
+    pub names_digest: Option<HeaderName>,
 }
 
 /// Refuses bytes that are not the document that was asked for.
@@ -162,10 +180,21 @@ impl Fetcher {
     /// # Errors
     /// [`Kind::BadUpstream`] or [`Kind::Unavailable`] when the upstream fails and nothing usable is kept.
     pub async fn document(&self, upstream: &Arc<Upstream>, ask: &Ask, need: Need, check: &Check) -> Result<Fetched> {
+        self.document_by(upstream, ask, need, check, &Manner::default()).await
+    }
+
+    /// As [`Fetcher::document`], asking in a manner.
+    ///
+    /// # Errors
+    /// As [`Fetcher::document`].
+    pub async fn document_by(&self, upstream: &Arc<Upstream>, ask: &Ask, need: Need, check: &Check, manner: &Manner) -> Result<Fetched> {
         let key = document_key(upstream, &ask.path);
         let known = self.known(key, upstream, &ask.path).await?;
         let now = self.0.clock.now();
         if let Some(entry) = &known {
+            if need == Need::Any && entry.body.is_some() {
+                return Ok(Fetched { entry: Arc::clone(entry), verdict: Verdict::Hit });
+            }
             let mut judgement = freshness::judge(entry.body.is_some(), entry.checked_at, now, upstream.lifetimes());
             if self.0.config.offline {
                 let verdict = if judgement == Judgement::Fresh { Verdict::Hit } else { Verdict::StaleOffline };
@@ -178,7 +207,7 @@ impl Fetcher {
             match judgement {
                 Judgement::Fresh => return Ok(Fetched { entry: Arc::clone(entry), verdict: Verdict::Hit }),
                 Judgement::Usable => {
-                    self.0.documents.depart(key, self.refresh(key, upstream, ask, check, known.clone()));
+                    self.0.documents.depart(key, self.refresh(key, upstream, ask, check, manner, known.clone()));
                     return Ok(Fetched { entry: Arc::clone(entry), verdict: Verdict::StaleUpdating });
                 }
                 Judgement::Expired => {}
@@ -186,7 +215,7 @@ impl Fetcher {
         } else if self.0.config.offline {
             return Err(offline());
         }
-        let landed = Box::pin(self.0.documents.join(key, self.refresh(key, upstream, ask, check, known.clone()))).await;
+        let landed = Box::pin(self.0.documents.join(key, self.refresh(key, upstream, ask, check, manner, known.clone()))).await;
         let error = match landed {
             Landed::Led(Ok((entry, verdict))) => return Ok(Fetched { entry, verdict }),
             Landed::Joined(Ok((entry, _))) => return Ok(Fetched { entry, verdict: Verdict::Joined }),
@@ -222,6 +251,23 @@ impl Fetcher {
         let ask = Ask { path: format!("{HIDDEN}{name}"), accept: "*/*", grows: false };
         let check: Check = Arc::new(|_| Err(Error::new(Kind::BadUpstream, Subject::Upstream)));
         self.document(upstream, &ask, Need::Usual, &check).await.map(drop)
+    }
+
+    /// Remembers a document under another path of its upstream too: there it is the same.
+    ///
+    /// # Errors
+    /// When the cache's store fails.
+    pub async fn remember_at(&self, upstream: &Upstream, path: &str, entry: &Arc<Entry>) -> Result<()> {
+        let key = document_key(upstream, path);
+        let known = self.known(key, upstream, path).await?;
+        if known.is_some_and(|known| known.body == entry.body) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        ENTRIES.put(&mut batch, entry_key(upstream, path), entry)?;
+        self.0.store.commit(batch).await?;
+        self.0.entries.insert(key, Arc::clone(entry));
+        Ok(())
     }
 
     /// The bytes of a document's body.
@@ -269,9 +315,10 @@ impl Fetcher {
         upstream: &Arc<Upstream>,
         ask: &Ask,
         check: &Check,
+        manner: &Manner,
         known: Option<Arc<Entry>>,
     ) -> impl FnOnce(Announced) -> futures_util::future::BoxFuture<'static, ()> + use<> {
-        let (fetcher, upstream, ask, check) = (self.clone(), Arc::clone(upstream), ask.clone(), Arc::clone(check));
+        let (fetcher, upstream, ask, check, manner) = (self.clone(), Arc::clone(upstream), ask.clone(), Arc::clone(check), manner.clone());
         let tries = Tries::current();
         move |announce| {
             Box::pin(tries.counting(async move {
@@ -281,7 +328,7 @@ impl Fetcher {
                 if let Some(entry) = newer {
                     return announce.result(Ok((entry, Verdict::Hit)));
                 }
-                let result = fetcher.ask(key, &upstream, &ask, &check, known).await;
+                let result = fetcher.ask(key, &upstream, &ask, (&check, &manner), known).await;
                 announce.result(result.map_err(Arc::new));
             }))
         }
@@ -292,7 +339,7 @@ impl Fetcher {
         key: PackageKey,
         upstream: &Upstream,
         ask: &Ask,
-        check: &Check,
+        (check, manner): (&Check, &Manner),
         known: Option<Arc<Entry>>,
     ) -> Result<(Arc<Entry>, Verdict)> {
         let known = known.filter(|entry| entry.body.is_some());
@@ -302,13 +349,15 @@ impl Fetcher {
         let grown = if ask.grows { self.grown(upstream, &address, &headers, known.as_deref()).await? } else { None };
         let answer = match grown {
             Some(grown) => grown,
-            None => Grown::Answer(upstream.get(&address, headers).await?),
+            None => Grown::Answer(newest(upstream, &address, headers, manner, known.as_deref()).await?),
         };
         let now = self.0.clock.now();
         let (entry, verdict) = match answer {
             Grown::Whole(answered, bytes) => self.keep_document(upstream, check, &answered, bytes, now).await?,
-            Grown::Answer(Answer::OutOfRange) => return Err(Error::new(Kind::BadUpstream, Subject::Upstream)),
-            Grown::Answer(Answer::Absent) => (Entry { body: None, etag: None, last_modified: None, checked_at: now }, Verdict::Miss),
+            Grown::Answer(Answer::OutOfRange | Answer::Refused) => return Err(Error::new(Kind::BadUpstream, Subject::Upstream)),
+            Grown::Answer(Answer::Absent) => {
+                (Entry { body: None, etag: None, last_modified: None, media_type: None, link: None, checked_at: now }, Verdict::Miss)
+            }
             Grown::Answer(Answer::NotModified) => {
                 // The client only reports this for a conditional request, so something is known.
                 let known = known.ok_or_else(|| Error::new(Kind::BadUpstream, Subject::Upstream))?;
@@ -317,6 +366,7 @@ impl Fetcher {
             Grown::Answer(Answer::Body(response)) => {
                 let answered = response.headers().clone();
                 let bytes = upstream.read(response, self.0.config.document_limit_bytes).await.inspect_err(|_| upstream.count_failure())?;
+                expect_named(&answered, manner, &bytes)?;
                 self.keep_document(upstream, check, &answered, bytes, now).await?
             }
         };
@@ -360,11 +410,12 @@ impl Fetcher {
         now: Timestamp,
     ) -> Result<(Entry, Verdict)> {
         let text = |name| answered.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let (etag, last_modified) = (text(header::ETAG), text(header::LAST_MODIFIED));
+        let (etag, last_modified, link) = (text(header::ETAG), text(header::LAST_MODIFIED), text(header::LINK));
+        let media_type = text(header::CONTENT_TYPE).map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
         let (checked, check) = (bytes.clone(), Arc::clone(check));
         // Reading tens of megabytes of JSON would hold up the reactor.
         tokio::task::spawn_blocking(move || check(&checked)).await.map_err(|error| Error::internal(Subject::Upstream, error))?.map_err(
-            |error| Error::new(Kind::BadUpstream, Subject::Upstream).saying("the upstream's document cannot be read").because(error),
+            |error| Error::new(Kind::BadUpstream, error.subject()).saying("the upstream's document cannot be read").because(error),
         )?;
         let size = bytes.len() as u64;
         let (digest, verdict) = match self.0.blobs.put(Purpose::Cached, bytes.clone()).await {
@@ -377,7 +428,7 @@ impl Fetcher {
                 (digest, Verdict::PassedThrough)
             }
         };
-        Ok((Entry { body: Some(BodyRef { digest, size }), etag, last_modified, checked_at: now }, verdict))
+        Ok((Entry { body: Some(BodyRef { digest, size }), etag, last_modified, media_type, link, checked_at: now }, verdict))
     }
 
     async fn remember_document(
@@ -398,6 +449,38 @@ impl Fetcher {
         self.0.entries.insert(key, Arc::clone(&entry));
         Ok((entry, verdict))
     }
+}
+
+/// Asks for a document. Where a HEAD names the digest of what is known already, that is the newest.
+async fn newest(upstream: &Upstream, address: &url::Url, headers: HeaderMap, manner: &Manner, known: Option<&Entry>) -> Result<Answer> {
+    let scope = manner.scope.as_deref();
+    if let (Some(names_digest), Some(body)) = (&manner.names_digest, known.and_then(|known| known.body)) {
+        let mut asked = headers.clone();
+        asked.remove(header::IF_NONE_MATCH);
+        asked.remove(header::IF_MODIFIED_SINCE);
+        match upstream.ask(&Method::HEAD, address, asked, scope).await? {
+            Answer::Body(response) if named(response.headers(), names_digest) == Some(body.digest) => return Ok(Answer::NotModified),
+            Answer::Absent => return Ok(Answer::Absent),
+            _ => {}
+        }
+    }
+    upstream.ask(&Method::GET, address, headers, scope).await
+}
+
+/// The digest that an answer says its body has.
+fn named(headers: &HeaderMap, name: &HeaderName) -> Option<Digest> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// That a body has the digest that its answer names, if it names one.
+fn expect_named(headers: &HeaderMap, manner: &Manner, bytes: &Bytes) -> Result<()> {
+    let Some(named) = manner.names_digest.as_ref().and_then(|name| named(headers, name)) else { return Ok(()) };
+    let mut hasher = Hasher::new(&[named.algorithm()]);
+    hasher.update(bytes);
+    if hasher.finish().get(named.algorithm()) == Some(named) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::BadUpstream, Subject::Digest).saying("the upstream's document is not what its digest says"))
 }
 
 /// What became of asking for what a file has grown by.

@@ -185,38 +185,6 @@ async fn up07_credentials_do_not_follow_to_another_host() {
 }
 
 #[tokio::test]
-async fn an_upstreams_tokens_are_fetched_kept_and_sent_to_it_alone() {
-    let package = Package::with("dep", "1.0.0", json!({}), 5000);
-    let (upstream, elsewhere) = (Upstream::with(std::slice::from_ref(&package)), Upstream::with(std::slice::from_ref(&package)));
-    upstream.file("/token", "application/json", r#"{"token":"short-lived-canary","expires_in":300}"#);
-    let asks = |realm: &str| {
-        let challenge = format!("Bearer realm=\"{realm}/token\",service=\"s\",scope=\"repository:dep:pull,push\"");
-        Fault::StatusWith(401, vec![("WWW-Authenticate", challenge)])
-    };
-    upstream.fault("/dep", asks(&upstream.url()), 1);
-    upstream.always(&package.path(), Fault::Redirect(format!("{}{}", elsewhere.url(), package.path())));
-    let server = Setup::default().upstream_with_token(&upstream, "upstream-canary-token").start().await;
-    server.secret("short-lived-canary");
-    assert!(fetch(&server.caller(), &package).await.expect(200).body == package.tarball);
-    let sent = |path: &str| -> Vec<String> {
-        let seen = upstream.requests().into_iter().filter(|seen| seen.path == path);
-        seen.map(|seen| seen.header("authorization").unwrap_or_default().to_owned()).collect()
-    };
-    assert_eq!(sent("/dep"), ["Bearer upstream-canary-token", "Bearer short-lived-canary"]);
-    assert_eq!(sent("/token"), ["Bearer upstream-canary-token"], "one token, for the credentials");
-    assert_eq!(sent(&package.path()), ["Bearer short-lived-canary"], "the token is good for what lies below");
-    assert!(elsewhere.requests().iter().all(|seen| seen.header("authorization").is_none()), "a token left its host");
-    // A realm inside the network, or none at all, is a refusal and no reason to ask it.
-    for realm in ["http://10.9.8.7", "nonsense"] {
-        upstream.fault("/other", asks(realm), usize::MAX);
-        let answer = server.caller().get(&at("other")).send().await;
-        assert!(matches!(answer.status, 502..=504), "{realm}: {}", answer.status);
-        upstream.heal("/other");
-    }
-    server.finish().await;
-}
-
-#[tokio::test]
 async fn up17_a_tarball_on_another_host_is_ours_and_gets_no_credential() {
     let package = Package::with("dep", "1.0.0", json!({}), 5000);
     let elsewhere = Upstream::with(std::slice::from_ref(&package));

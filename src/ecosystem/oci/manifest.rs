@@ -125,6 +125,9 @@ impl Manifest {
     /// # Errors
     /// [`Kind::Invalid`](crate::error::Kind::Invalid) of a manifest, with the rule that it breaks.
     pub fn parse(content_type: Option<&str>, bytes: &[u8]) -> Result<Self> {
+        if !is_object(bytes) {
+            return Err(invalid("a manifest is a JSON object"));
+        }
         let said: Said = serde_json::from_slice(bytes).map_err(|error| invalid(format!("the manifest cannot be read: {error}")))?;
         if said.fs_layers.is_some() || said.schema_version != 2 {
             return Err(invalid("manifests of schema 1 are not taken; the image has to be built or converted by a newer client"));
@@ -184,6 +187,12 @@ impl Manifest {
         self.contents = each_once(contents);
         Ok(())
     }
+}
+
+/// Whether a text could be a JSON object. A list of the members' values would be read as one.
+#[must_use]
+pub fn is_object(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().first() == Some(&b'{')
 }
 
 /// The type it is kept with: what the header says and the body does not contradict, or what the body says.

@@ -7,7 +7,6 @@
 //! Source: OCI Distribution Specification 1.1, with what Docker's clients need besides.
 
 use std::borrow::Cow;
-
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -17,19 +16,23 @@ use serde_json::{Map, json};
 use super::{Announcement, Asked, Description, Ecosystem, Info, Snippet, Told};
 use crate::access::{self, Action, Grant, Target};
 use crate::catalog::Head;
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
-use crate::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, reply};
+use crate::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, path, reply};
 use crate::identity::Caller;
 use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{Version, Visibility};
 use crate::registry::publish::Publishing;
-use crate::registry::{Artifact, Call};
+use crate::registry::relay::{self, Asking, Mirrored, Place, Relayed, Source};
+use crate::registry::{Artifact, Call, Content, entity_tag};
+use crate::upstream::{Check, Manner, Need};
 
 pub mod announcement;
+mod answer;
 pub mod change;
 pub mod manifest;
+pub mod mirror;
 pub mod publish;
 pub mod record;
 pub mod referrers;
@@ -42,6 +45,7 @@ pub mod search;
 pub mod token;
 pub mod upload;
 
+use answer::{accepts, location, placed};
 use record::Record;
 use route::{Reference, Route};
 use scope::Access;
@@ -65,6 +69,7 @@ const LEGACY_HOST: &str = "docker";
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 /// What a digest names never changes.
 const PUBLIC_CONTENT: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -148,10 +153,14 @@ impl Ecosystem for Oci {
 
 async fn serve(call: Call<'_>) -> Result<Response> {
     match route::parse(&call.method, call.path)? {
-        Route::Blob { name, digest } if call.method != Method::DELETE => blob(&call, &name, &digest).await,
-        Route::Manifest { name, reference } if matches!(call.method, Method::GET | Method::HEAD) => {
-            manifest(&call, &name, &reference).await
-        }
+        Route::Blob { name, digest } if call.method != Method::DELETE => match source(&call, &name)? {
+            Source::Here => blob(&call, &name, &digest).await,
+            source => mirrored_blob(&call, source, &digest).boxed().await,
+        },
+        Route::Manifest { name, reference } if matches!(call.method, Method::GET | Method::HEAD) => match source(&call, &name)? {
+            Source::Here => manifest(&call, &name, &reference).await,
+            source => mirrored_manifest(&call, source, &reference).boxed().await,
+        },
         // Boxed, so that the future of the requests that matter is not as large as that of an upload.
         route => serve_other(call, route).boxed().await,
     }
@@ -159,17 +168,23 @@ async fn serve(call: Call<'_>) -> Result<Response> {
 
 async fn serve_other(call: Call<'_>, route: Route) -> Result<Response> {
     let method = call.method.clone();
-    match route {
-        Route::Base => base(&call),
-        Route::Token => token::serve(call).await,
-        Route::Catalog => search::catalog(&call).await,
-        Route::Blob { name, digest } => change::delete_blob(&call, &name, &digest).await,
-        Route::Manifest { name, reference } if method == Method::PUT => publish::put(call, &name, &reference).await,
-        Route::Manifest { name, reference } => change::delete_manifest(&call, &name, &reference).await,
-        Route::Tags { name } => search::tags(&call, &name).await,
-        Route::Referrers { name, digest } => search::referrers(&call, &name, &digest).await,
-        Route::Uploads { name } => upload::open(call, &name).await,
-        Route::Upload { name, id } => match method {
+    let source = route.name().map_or(Ok(Source::Here), |name| source(&call, name))?;
+    match (route, source) {
+        (Route::Base, _) => base(&call),
+        (Route::Token, _) => token::serve(call).await,
+        (Route::Catalog, _) => search::catalog(&call).await,
+        (Route::Tags { name }, Source::Here) => search::tags(&call, &name).await,
+        (Route::Tags { name }, source) => search::mirrored_tags(&call, &name, source).await,
+        (Route::Referrers { name, digest }, Source::Here) => search::referrers(&call, &name, &digest).await,
+        (Route::Referrers { digest, .. }, source) => search::mirrored_referrers(&call, source, &digest).await,
+        (_, Source::Upstream(_) | Source::Nowhere) => {
+            Err(Error::new(Kind::MethodNotAllowed, Subject::Package).saying("the repository is an upstream's and cannot be changed here"))
+        }
+        (Route::Blob { name, digest }, _) => change::delete_blob(&call, &name, &digest).await,
+        (Route::Manifest { name, reference }, _) if method == Method::PUT => publish::put(call, &name, &reference).await,
+        (Route::Manifest { name, reference }, _) => change::delete_manifest(&call, &name, &reference).await,
+        (Route::Uploads { name }, _) => upload::open(call, &name).await,
+        (Route::Upload { name, id }, _) => match method {
             Method::PATCH => upload::patch(call, &name, &id).await,
             Method::PUT => upload::put(call, &name, &id).await,
             Method::DELETE => upload::cancel(&call, &name, &id).await,
@@ -178,9 +193,27 @@ async fn serve_other(call: Call<'_>, route: Route) -> Result<Response> {
     }
 }
 
-/// `GET /v2/`. Clients learn here whether to sign in, so who brings nothing is always told to.
+/// Where a name leads.
+fn source(call: &Call<'_>, name: &PackageName) -> Result<Source> {
+    let upstreams = call.registry.upstreams(INFO.name);
+    if upstreams.is_empty() {
+        return Ok(Source::Here);
+    }
+    let namespace = path::query(call.query, "ns");
+    let asking = Asking { host: call.host, own: refusal::service(call.base.as_str()), namespace: namespace.as_deref() };
+    relay::locate(upstreams, asking, name, route::parse_name)
+}
+
+/// Whether all names under the host that was asked are one upstream's.
+fn is_mirror(call: &Call<'_>) -> bool {
+    call.registry.upstreams(INFO.name).iter().any(|upstream| upstream.is_mirrored_at(call.host))
+}
+
+/// `GET /v2/`. Clients learn here whether to sign in, so who brings nothing is always told to; but not where nobody can push
+/// and everybody may read.
 fn base(call: &Call<'_>) -> Result<Response> {
-    if matches!(*call.caller, Caller::Anonymous) && call.session.is_none() {
+    let is_open = call.registry.access().anonymous_proxy && is_mirror(call);
+    if matches!(*call.caller, Caller::Anonymous) && call.session.is_none() && !is_open {
         return Err(Error::new(Kind::Unauthenticated, Subject::Route));
     }
     Ok(reply::json(StatusCode::OK, &json!({})))
@@ -190,27 +223,44 @@ fn base(call: &Call<'_>) -> Result<Response> {
 async fn manifest(call: &Call<'_>, name: &PackageName, reference: &Reference) -> Result<Response> {
     let (head, grant) = readable(call, name).await?;
     call.trace.note(|notes| notes.item = Some(shown(reference)));
-    let unknown = || Error::not_found(Subject::Manifest).saying(format!("there is no manifest {}", shown(reference)));
-    let (number, cache) = match reference {
-        Reference::Digest(digest) => (digest.to_string(), [PUBLIC_CONTENT, PRIVATE_CONTENT]),
-        Reference::Tag(tag) => (head.package.tags.get(tag).cloned().ok_or_else(unknown)?, [PUBLIC_TAG, PRIVATE_TAG]),
+    let number = match reference {
+        Reference::Digest(digest) => digest.to_string(),
+        Reference::Tag(tag) => head.package.tags.get(tag).cloned().ok_or_else(|| no_manifest(reference))?,
     };
-    let (row, mut artifact) = call.registry.hosted_file(&grant, &head, &number, true).await?.ok_or_else(unknown)?;
-    if !accepts(call.headers, &row.file.media_type) {
-        return Err(unknown().saying(format!("the manifest is {}, which the request does not accept", row.file.media_type)));
+    let found = call.registry.hosted_file(&grant, &head, &number, true).await?;
+    let (row, artifact) = found.ok_or_else(|| no_manifest(reference))?;
+    send_manifest(call, reference, (artifact, number, &row.file.media_type), is_private(&head))
+}
+
+fn no_manifest(reference: &Reference) -> Error {
+    Error::not_found(Subject::Manifest).saying(format!("there is no manifest {}", shown(reference)))
+}
+
+/// A manifest with its digest and media type, to who takes it and does not have it already.
+fn send_manifest(
+    call: &Call<'_>,
+    reference: &Reference,
+    (mut artifact, digest, media_type): (Artifact, String, &str),
+    is_private: bool,
+) -> Result<Response> {
+    if !accepts(call.headers, media_type) {
+        return Err(no_manifest(reference).saying(format!("the manifest is {media_type}, which the request does not accept")));
     }
-    artifact.etag = HeaderValue::try_from(format!("\"{number}\"")).ok();
-    let media_type = HeaderValue::try_from(&row.file.media_type).map_err(|error| Error::internal(Subject::Manifest, error))?;
-    let [public, private] = cache;
-    let cache = if is_private(&head) { private } else { public };
-    if call.headers.get_all(header::IF_NONE_MATCH).iter().any(|value| value.as_bytes() == number.as_bytes()) {
-        // Some clients leave the quotes out.
+    artifact.etag = HeaderValue::try_from(format!("\"{digest}\"")).ok();
+    let media_type = HeaderValue::try_from(media_type).map_err(|error| Error::internal(Subject::Manifest, error))?;
+    let cache = match (reference, is_private) {
+        (Reference::Digest(_), false) => PUBLIC_CONTENT,
+        (Reference::Digest(_), true) => PRIVATE_CONTENT,
+        (Reference::Tag(_), false) => PUBLIC_TAG,
+        (Reference::Tag(_), true) => PRIVATE_TAG,
+    };
+    if answer::has_already(call.headers, &digest) {
         let mut response = reply::empty(StatusCode::NOT_MODIFIED);
         response.headers_mut().extend(artifact.etag.map(|etag| (header::ETAG, etag)));
         return Ok(response);
     }
     let mut response = artifact.respond(&call.method, call.headers, media_type, cache);
-    let digest = HeaderValue::try_from(number).map_err(|error| Error::internal(Subject::Manifest, error))?;
+    let digest = HeaderValue::try_from(digest).map_err(|error| Error::internal(Subject::Manifest, error))?;
     response.headers_mut().insert(CONTENT_DIGEST, digest);
     Ok(response)
 }
@@ -232,16 +282,20 @@ async fn blob(call: &Call<'_>, name: &PackageName, digest: &Digest) -> Result<Re
         Err(error) if error.kind() == Kind::NotFound => (own_content(call, name, digest).boxed().await.map_err(|_| error)?, true),
         Err(error) => return Err(error),
     };
+    send_blob(call, artifact, text, private)
+}
+
+fn send_blob(call: &Call<'_>, artifact: Artifact, digest: String, is_private: bool) -> Result<Response> {
     let size = artifact.size;
-    if is_backward_range(call.headers) {
-        return Ok(unsatisfiable(size));
+    if answer::is_backward_range(call.headers) {
+        return Ok(answer::unsatisfiable(size));
     }
-    let cache = if private { PRIVATE_CONTENT } else { PUBLIC_CONTENT };
+    let cache = if is_private { PRIVATE_CONTENT } else { PUBLIC_CONTENT };
     let mut response = artifact.respond(&call.method, call.headers, const { HeaderValue::from_static("application/octet-stream") }, cache);
     if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-        return Ok(unsatisfiable(size));
+        return Ok(answer::unsatisfiable(size));
     }
-    let digest = HeaderValue::try_from(text).map_err(|error| Error::internal(Subject::Digest, error))?;
+    let digest = HeaderValue::try_from(digest).map_err(|error| Error::internal(Subject::Digest, error))?;
     response.headers_mut().insert(CONTENT_DIGEST, digest);
     if size == Some(0) && response.status() == StatusCode::OK {
         // The HTTP library leaves it out of the answer to HEAD where it is zero.
@@ -257,34 +311,88 @@ async fn own_content(call: &Call<'_>, name: &PackageName, digest: &Digest) -> Re
     call.registry.content(&grant, head.filter(|head| head.package.deleted_at.is_some()).as_deref(), digest).await
 }
 
-/// A range whose end lies before its beginning. HTTP would have it ignored; the specification's clients expect a refusal.
-fn is_backward_range(headers: &HeaderMap) -> bool {
-    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).and_then(|text| text.strip_prefix("bytes="));
-    let ends = range.and_then(|range| range.split_once('-')).map(|(first, last)| (first.trim().parse::<u64>(), last.trim().parse::<u64>()));
-    matches!(ends, Some((Ok(first), Ok(last))) if last < first)
+/// The right to read a repository of an upstream. A session's scopes do not limit it: what every token reads is no secret.
+fn relayed(call: &Call<'_>, source: Source) -> Result<(Mirrored, Grant)> {
+    let Source::Upstream(mirrored) = source else { return Err(Error::not_found(Subject::Package)) };
+    call.trace.note(|notes| notes.package = Some(mirrored.known_as.clone()));
+    let grant = call.registry.grant_relayed(INFO.name, &call.caller, &mirrored.known_as)?;
+    Ok((mirrored, grant))
 }
 
-fn unsatisfiable(size: Option<u64>) -> Response {
-    let mut response = refusal::refuse(StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID", "the content has no such range");
-    let described = size.and_then(|size| HeaderValue::try_from(format!("bytes */{size}")).ok());
-    response.headers_mut().extend(described.map(|described| (header::CONTENT_RANGE, described)));
-    response
-}
-
-/// Whether a client takes a media type. All manifests are JSON, so who takes that takes them.
-fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
-    let mut said = false;
-    for value in headers.get_all(header::ACCEPT) {
-        let Ok(list) = value.to_str() else { continue };
-        for item in list.split(',') {
-            let range = item.split(';').next().unwrap_or_default().trim();
-            said |= !range.is_empty();
-            if range.eq_ignore_ascii_case(media_type) || ["*/*", "application/*", "application/json"].contains(&range) {
-                return true;
-            }
+/// As [`manifest`], of an upstream. What a tag points at is kept under its digest too, which clients ask for next.
+async fn mirrored_manifest(call: &Call<'_>, source: Source, reference: &Reference) -> Result<Response> {
+    let (mirrored, grant) = relayed(call, source)?;
+    call.trace.note(|notes| notes.item = Some(shown(reference)));
+    let need = if matches!(reference, Reference::Digest(_)) { Need::Any } else { Need::Usual };
+    let (ask, check, manner) = (mirror::manifest(&mirrored.name, reference), manifest_check(reference), manner(&mirrored, reference));
+    let found = call.registry.relayed(&grant, &mirrored.upstream, &ask, need, (&check, &manner)).await;
+    let Relayed { entry, bytes, verdict } =
+        found.map_err(|error| mirror::absent_if_denied(error, Subject::Manifest))?.ok_or_else(|| no_manifest(reference))?;
+    let digest = match reference {
+        Reference::Digest(digest) => *digest,
+        Reference::Tag(_) => {
+            let digest = Digest::sha256(&bytes);
+            let by_digest = mirror::manifest(&mirrored.name, &Reference::Digest(digest));
+            call.registry.fetcher().remember_at(&mirrored.upstream, &by_digest.path, &entry).await?;
+            digest
         }
-    }
-    !said
+    };
+    let media_type = mirror::media_type(&bytes, entry.media_type.as_deref());
+    call.note_verdict(verdict);
+    let artifact = Artifact { size: Some(bytes.len() as u64), content: Content::Bytes(bytes), etag: None, verdict, downloads: None };
+    let response = send_manifest(call, reference, (artifact, digest.to_string(), &media_type), !call.registry.access().anonymous_proxy)?;
+    with_namespace(response, &mirrored)
+}
+
+/// As [`blob`], of an upstream.
+async fn mirrored_blob(call: &Call<'_>, source: Source, digest: &Digest) -> Result<Response> {
+    let (mirrored, grant) = relayed(call, source)?;
+    let text = digest.to_string();
+    call.trace.note(|notes| notes.item = Some(text.clone()));
+    let (path, scope) = (mirror::blob_path(&mirrored.name, digest), scope_of(&mirrored));
+    let place = Place { upstream: &mirrored.upstream, path: &path, digest, scope: &scope };
+    let found = if call.method == Method::HEAD {
+        call.registry.look_at_relayed(&grant, place).await
+    } else {
+        call.registry.relayed_file(&grant, place).await.map(Ok)
+    };
+    let found = found.map_err(|error| mirror::absent_if_denied(error, Subject::Blob))?;
+    let is_private = !call.registry.access().anonymous_proxy;
+    let response = match found {
+        Ok(artifact) => {
+            call.note_verdict(artifact.verdict);
+            send_blob(call, artifact, text, is_private)?
+        }
+        // Nobody needs the bytes yet.
+        Err(size) => {
+            let etag = (digest.algorithm() == Algorithm::Sha256).then(|| entity_tag(digest, None));
+            answer::described((size, digest, etag), if is_private { PRIVATE_CONTENT } else { PUBLIC_CONTENT })?
+        }
+    };
+    with_namespace(response, &mirrored)
+}
+
+/// What a token for a repository of an upstream is for.
+fn scope_of(mirrored: &Mirrored) -> Arc<str> {
+    mirror::scope(&mirrored.name).into()
+}
+
+/// How an upstream is asked for a manifest: for what a tag points at with HEAD first, which counts for less than GET.
+fn manner(mirrored: &Mirrored, reference: &Reference) -> Manner {
+    let names_digest = matches!(reference, Reference::Tag(_)).then_some(CONTENT_DIGEST);
+    Manner { scope: Some(scope_of(mirrored)), names_digest }
+}
+
+fn manifest_check(reference: &Reference) -> Check {
+    let reference = reference.clone();
+    Arc::new(move |bytes| mirror::check_manifest(&reference, bytes))
+}
+
+/// Says which registry's name it was.
+fn with_namespace(mut response: Response, mirrored: &Mirrored) -> Result<Response> {
+    let host = HeaderValue::try_from(mirrored.host()).map_err(|error| Error::internal(Subject::Upstream, error))?;
+    response.headers_mut().insert(OCI_NAMESPACE, host);
+    Ok(response)
 }
 
 /// The right to read a hosted repository. Who brings no credentials is told to, whether there is such a repository or not.
@@ -335,72 +443,9 @@ fn shown(reference: &Reference) -> String {
     }
 }
 
-/// A path below the mount as the client can ask for it on the same host.
-fn location(base: &BaseUrl, rest: &str) -> Result<HeaderValue> {
-    let base = base.as_str();
-    let after = base.split_once("://").map_or(base, |(_, rest)| rest);
-    let mount = after.find('/').map_or("", |at| &after[at..]);
-    HeaderValue::try_from(format!("{mount}{rest}")).map_err(|error| Error::internal(Subject::Route, error))
-}
-
-/// An answer without a body, with where something is and the digest it has.
-fn placed(status: StatusCode, location: HeaderValue, digest: &Digest) -> Result<Response> {
-    let mut response = reply::empty(status);
-    let digest = HeaderValue::try_from(digest.to_string()).map_err(|error| Error::internal(Subject::Digest, error))?;
-    let headers = response.headers_mut();
-    headers.insert(header::LOCATION, location);
-    headers.insert(CONTENT_DIGEST, digest);
-    Ok(response)
-}
-
-/// A part of a list, with the way to the next.
-fn listed(call: &Call<'_>, mut response: Response, next: Option<String>) -> Result<Response> {
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    if let Some(next) = next {
-        let next = location(&call.base, &next)?;
-        let link = [b"<", next.as_bytes(), b">; rel=\"next\""].concat();
-        headers.insert(header::LINK, HeaderValue::try_from(link).map_err(|error| Error::internal(Subject::Route, error))?);
-    }
-    Ok(response)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(name, HeaderValue::from_static(value));
-        }
-        headers
-    }
-
-    #[test]
-    fn a_manifest_is_sent_to_who_takes_it() {
-        let check = |accept: &[&'static str], expected: bool| {
-            let pairs: Vec<_> = accept.iter().map(|value| (header::ACCEPT, *value)).collect();
-            assert_eq!(accepts(&headers(&pairs), manifest::OCI_MANIFEST), expected, "{accept:?}");
-        };
-        check(&[], true);
-        check(&[""], true);
-        check(&["*/*"], true);
-        check(&["text/html, application/json;q=0.9"], true);
-        check(&[manifest::OCI_MANIFEST], true);
-        check(&[manifest::DOCKER_MANIFEST, "application/vnd.oci.image.manifest.v1+json;q=0.5"], true);
-        check(&[manifest::DOCKER_MANIFEST, manifest::OCI_INDEX], false);
-    }
-
-    #[test]
-    fn ranges_that_run_backward_are_told() {
-        let check = |range, expected| assert_eq!(is_backward_range(&headers(&[(header::RANGE, range)])), expected, "{range}");
-        check("bytes=500-0", true);
-        check("bytes=0-0", false);
-        check("bytes=-5", false);
-        check("bytes=5-", false);
-        check("items=5-0", false);
-    }
 
     #[test]
     fn reserved_patterns_are_names() {

@@ -79,14 +79,22 @@ pub fn fallback_tag(digest: &Digest) -> String {
     format!("{}-{}", digest.algorithm().name(), &encoded[..encoded.len().min(64)])
 }
 
-/// The entries of an index that a client keeps; what is none has none.
-#[must_use]
-pub fn kept_by_clients(index: &[u8]) -> Vec<Entry> {
+/// The entries of an index.
+///
+/// # Errors
+/// When it is none.
+pub fn read(index: &[u8]) -> serde_json::Result<Vec<Entry>> {
     #[derive(Deserialize)]
     struct Index {
         manifests: Vec<Entry>,
     }
-    serde_json::from_slice::<Index>(index).map(|index| index.manifests).unwrap_or_default()
+    serde_json::from_slice::<Index>(index).map(|index| index.manifests)
+}
+
+/// The entries of an index that a client keeps; what is none has none.
+#[must_use]
+pub fn kept_by_clients(index: &[u8]) -> Vec<Entry> {
+    read(index).unwrap_or_default()
 }
 
 /// Entries as an index.

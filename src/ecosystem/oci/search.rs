@@ -5,21 +5,28 @@
 //! of the distribution project.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::json;
 
+use super::answer::listed;
 use super::manifest::{LIMIT_BYTES, OCI_INDEX};
+use super::mirror;
 use super::referrers::{self, Entry, PAGE, PAGE_BYTES};
+use super::route::Reference;
 use super::scope::{self, Access};
-use super::{INFO, hidden, listed, permit, readable, refusal, route};
+use super::{INFO, hidden, is_mirror, manifest_check, manner, permit, readable, refusal, relayed, route, scope_of, with_namespace};
 use crate::access::{self, Action, Grant};
 use crate::catalog::Head;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
+use crate::format::Ask;
 use crate::http::{HeaderName, HeaderValue, Response, StatusCode, path, reply};
 use crate::identity::Caller;
 use crate::name::{PackageName, Tag};
+use crate::registry::relay::{Mirrored, Source};
 use crate::registry::{Call, Content};
+use crate::upstream::{Check, Manner, Need};
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
@@ -27,6 +34,8 @@ const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied
 const LIST_LIMIT: usize = 10_000;
 /// Entries of a page of repositories when the client does not say.
 const CATALOG_PAGE: usize = 100;
+/// Pages of an upstream's list of referrers that are asked for.
+const REFERRERS_PAGES: usize = 64;
 /// Repositories that are looked at to fill a page, whether the caller may know of them or not.
 const CATALOG_REACH: usize = 10_000;
 
@@ -65,7 +74,42 @@ pub async fn tags(call: &Call<'_>, name: &PackageName) -> Result<Response> {
     };
     let tags = &rest[..rest.len().min(limit)];
     let next = tags.last().filter(|_| rest.len() > limit).map(|last| format!("/{name}/tags/list?n={limit}&last={last}{order}"));
-    listed(call, reply::json(StatusCode::OK, &json!({ "name": name, "tags": tags })), next)
+    listed(&call.base, reply::json(StatusCode::OK, &json!({ "name": name, "tags": tags })), next)
+}
+
+/// As [`tags`], of an upstream, page by page as it gives them.
+///
+/// # Errors
+/// The upstream's failures.
+pub async fn mirrored_tags(call: &Call<'_>, name: &PackageName, source: Source) -> Result<Response> {
+    let (mirrored, grant) = relayed(call, source)?;
+    let limit = wanted(call)?.unwrap_or(mirror::PAGE);
+    let last = path::query(call.query, "last").unwrap_or_default();
+    let absent = || Error::not_found(Subject::Package);
+    let (tags, more) = if limit == 0 {
+        (Vec::new(), false)
+    } else {
+        let ask = mirror::tags_after(&mirrored.name, limit, &last);
+        let check: Check = Arc::new(|bytes| mirror::tags(bytes).map(drop));
+        let found = call.registry.relayed(&grant, &mirrored.upstream, &ask, Need::Usual, (&check, &plainly(&mirrored))).await;
+        let found = found.map_err(|error| mirror::absent_if_denied(error, Subject::Package))?.ok_or_else(absent)?;
+        call.note_verdict(found.verdict);
+        let mut tags = mirror::tags(&found.bytes)?;
+        // Some upstreams know no pages and give all.
+        let cut = tags.len() > limit;
+        tags.retain(|tag| last.is_empty() || !cut || tag.as_str() > &*last);
+        let more = tags.len() > limit || mirror::rest_of(&ask, found.entry.link.as_deref()).is_some();
+        tags.truncate(limit);
+        (tags, more)
+    };
+    let next = tags.last().filter(|_| more).map(|last| {
+        let namespace = path::query(call.query, "ns").map(|host| ("ns", host));
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("n", &limit.to_string()).append_pair("last", last).extend_pairs(namespace);
+        format!("/{name}/tags/list?{}", query.finish())
+    });
+    let response = listed(&call.base, reply::json(StatusCode::OK, &json!({ "name": name, "tags": tags })), next)?;
+    with_namespace(response, &mirrored)
 }
 
 /// The tags in the order in which what they point at was pushed.
@@ -82,6 +126,9 @@ async fn by_time<'a>(call: &Call<'_>, grant: &Grant, head: &'a Head) -> Result<V
 /// # Errors
 /// [`Kind::Unauthenticated`] for who brings nothing; [`Kind::Invalid`] for a number of entries that is none.
 pub async fn catalog(call: &Call<'_>) -> Result<Response> {
+    if is_mirror(call) {
+        return Err(Error::new(Kind::MethodNotAllowed, Subject::Route).saying("the upstream's repositories are not listed"));
+    }
     match (&*call.caller, &call.session) {
         (Caller::Anonymous, None) => return Err(Error::new(Kind::Unauthenticated, Subject::Route)),
         (Caller::Signed(_), Some(scopes)) if !scopes.split(' ').any(|scope| scope == scope::CATALOG) => {
@@ -110,7 +157,7 @@ pub async fn catalog(call: &Call<'_>) -> Result<Response> {
         tokio::task::yield_now().await;
     }
     let next = after.filter(|_| more).map(|last| format!("/_catalog?n={limit}&last={last}"));
-    listed(call, reply::json(StatusCode::OK, &json!({ "repositories": names })), next)
+    listed(&call.base, reply::json(StatusCode::OK, &json!({ "repositories": names })), next)
 }
 
 fn is_listed(call: &Call<'_>, head: &Head) -> bool {
@@ -145,7 +192,56 @@ pub async fn referrers(call: &Call<'_>, name: &PackageName, digest: &Digest) -> 
     if artifact_type.is_some() {
         response.headers_mut().insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
     }
-    listed(call, response, next)
+    listed(&call.base, response, next)
+}
+
+/// As [`referrers`], of an upstream: by its list, or where it has none by the one that clients keep.
+///
+/// # Errors
+/// The upstream's failures: an empty list would say that nothing is signed.
+pub async fn mirrored_referrers(call: &Call<'_>, source: Source, digest: &Digest) -> Result<Response> {
+    let (mirrored, grant) = relayed(call, source)?;
+    let artifact_type = path::query(call.query, "artifactType").filter(|text| !text.is_empty());
+    let mut entries = upstream_referrers(call, &mirrored, &grant, digest).await?;
+    entries.retain(|entry| entry.is_of(artifact_type.as_deref()));
+    let mut response = reply::typed(StatusCode::OK, OCI_INDEX, bytes::Bytes::from(referrers::write(&entries)));
+    if artifact_type.is_some() {
+        response.headers_mut().insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
+    }
+    with_namespace(listed(&call.base, response, None)?, &mirrored)
+}
+
+/// How an upstream is asked for a list.
+fn plainly(mirrored: &Mirrored) -> Manner {
+    Manner { scope: Some(scope_of(mirrored)), names_digest: None }
+}
+
+async fn upstream_referrers(call: &Call<'_>, mirrored: &Mirrored, grant: &Grant, digest: &Digest) -> Result<Vec<Entry>> {
+    let relay = async |ask: &Ask, check: &Check, manner: &Manner| {
+        call.registry.relayed(grant, &mirrored.upstream, ask, Need::Usual, (check, manner)).await
+    };
+    let check: Check = Arc::new(|bytes| mirror::entries(bytes).map(drop));
+    let (mut entries, mut weight, mut next) = (Vec::new(), 0, Some(mirror::referrers_of(&mirrored.name, digest)));
+    for page in 0.. {
+        let Some(ask) = next else { return Ok(entries) };
+        let found = match relay(&ask, &check, &plainly(mirrored)).await {
+            // Some upstreams that have no such list refuse the question, or answer with something else altogether.
+            Err(error) if page == 0 && matches!(error.subject(), Subject::Request | Subject::Manifest) => None,
+            found => found?,
+        };
+        let Some(found) = found else { break };
+        for entry in mirror::entries(&found.bytes)? {
+            weight += entry.weight();
+            if weight > PAGE_BYTES {
+                return Ok(entries);
+            }
+            entries.push(entry);
+        }
+        next = mirror::rest_of(&ask, found.entry.link.as_deref()).filter(|_| page < REFERRERS_PAGES);
+    }
+    let tag = Reference::Tag(Tag::new(&referrers::fallback_tag(digest)).map_err(|rule| Error::invalid(Subject::Tag, rule.0))?);
+    let found = relay(&mirror::manifest(&mirrored.name, &tag), &manifest_check(&tag), &manner(mirrored, &tag)).await?;
+    Ok(found.map(|found| referrers::kept_by_clients(&found.bytes)).unwrap_or_default())
 }
 
 /// Entries after one, in the order of their digests, and whether there are more.

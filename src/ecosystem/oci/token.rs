@@ -21,10 +21,18 @@ use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, reply};
 use crate::identity::{ANONYMOUS_SESSION, Caller, LIMITS_BYTES};
 use crate::name::PackageName;
+use crate::registry::relay::{self, Asking, Source};
 use crate::registry::{Call, Registry};
 
 /// Largest form, in bytes.
 const FORM_BYTES: u64 = 64 << 10;
+
+/// Where it was asked.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    registry: &'a Registry,
+    asking: Asking<'a>,
+}
 
 /// What was asked for.
 #[derive(Default)]
@@ -62,6 +70,7 @@ impl Wanted {
 /// [`Kind::Unauthenticated`] for credentials that do not hold.
 pub async fn serve(call: Call<'_>) -> Result<Response> {
     let registry = call.registry;
+    let place = Place { registry, asking: Asking { host: call.host, own: refusal::service(call.base.as_str()), namespace: None } };
     if call.method == Method::POST {
         let wanted = Wanted::read(&call.body.read(FORM_BYTES).await?);
         let (caller, secret) = match wanted.grant_type.as_str() {
@@ -69,14 +78,14 @@ pub async fn serve(call: Call<'_>) -> Result<Response> {
             "refresh_token" => by_password(registry, "", &wanted.refresh_token).await?,
             _ => return Ok(refusal::refuse(StatusCode::BAD_REQUEST, "UNSUPPORTED", "grant_type is one of password, refresh_token")),
         };
-        return respond(registry, &caller, &wanted, secret.as_deref()).await;
+        return respond(place, &caller, &wanted, secret.as_deref()).await;
     }
     if call.session.is_some() {
         // Else it could be prolonged for ever, and widened.
         return Err(Error::new(Kind::Unauthenticated, Subject::Token).saying("a session opens no other; sign in with a token"));
     }
     let wanted = Wanted::read(call.query.unwrap_or_default().as_bytes());
-    respond(registry, &call.caller, &wanted, secret_of(call.headers).as_deref()).await
+    respond(place, &call.caller, &wanted, secret_of(call.headers).as_deref()).await
 }
 
 /// Who a user name and a password stand for, and which of them is the token.
@@ -104,8 +113,9 @@ fn secret_of(headers: &HeaderMap) -> Option<String> {
     Some(if matches!(password, "" | "x-oauth-basic") { user } else { password }.to_owned()).filter(|secret| !secret.is_empty())
 }
 
-async fn respond(registry: &Registry, caller: &Caller, wanted: &Wanted, secret: Option<&str>) -> Result<Response> {
-    let granted = granted(registry, caller, scope::parse(wanted.scopes.iter().map(String::as_str))).await?;
+async fn respond(place: Place<'_>, caller: &Caller, wanted: &Wanted, secret: Option<&str>) -> Result<Response> {
+    let registry = place.registry;
+    let granted = granted(place, caller, scope::parse(wanted.scopes.iter().map(String::as_str))).await?;
     let token = match caller.signed() {
         Some(signed) => registry.identity().open_session(signed, &granted)?,
         None => ANONYMOUS_SESSION.to_owned(),
@@ -125,7 +135,7 @@ async fn respond(registry: &Registry, caller: &Caller, wanted: &Wanted, secret: 
 }
 
 /// As much of the scopes as the caller has, within the length of a token.
-async fn granted(registry: &Registry, caller: &Caller, scopes: Vec<Scope>) -> Result<String> {
+async fn granted(place: Place<'_>, caller: &Caller, scopes: Vec<Scope>) -> Result<String> {
     let mut text = String::new();
     for scope in scopes {
         let scope = match scope {
@@ -133,7 +143,7 @@ async fn granted(registry: &Registry, caller: &Caller, scopes: Vec<Scope>) -> Re
             Scope::Repository(name, actions) => {
                 let mut had = Vec::new();
                 for action in actions {
-                    if may(registry, caller, &name, action).await? {
+                    if may(place, caller, &name, action).await? {
                         had.push(action);
                     }
                 }
@@ -149,7 +159,15 @@ async fn granted(registry: &Registry, caller: &Caller, scopes: Vec<Scope>) -> Re
     Ok(text)
 }
 
-async fn may(registry: &Registry, caller: &Caller, name: &PackageName, access: Access) -> Result<bool> {
+async fn may(place: Place<'_>, caller: &Caller, name: &PackageName, access: Access) -> Result<bool> {
+    let registry = place.registry;
+    match relay::locate(registry.upstreams(INFO.name), place.asking, name, route::parse_name) {
+        Ok(Source::Here) => {}
+        Ok(Source::Upstream(mirrored)) if access == Access::Pull => {
+            return yes(registry.grant_relayed(INFO.name, caller, &mirrored.known_as));
+        }
+        _ => return Ok(false),
+    }
     let may_publish = async || match route::owner(name) {
         Ok(owner) => yes(registry.grant_publish_own(INFO.name, caller, name, &owner).await),
         Err(_) => Ok(false),

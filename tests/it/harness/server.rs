@@ -55,6 +55,12 @@ impl Setup {
         self.upstream_with("fake", &upstream.url(), "token_file = \"upstream-token\"")
     }
 
+    /// A file beside the configuration that only the server may read, and whose text must be found nowhere afterwards.
+    pub(crate) fn secret_file(mut self, name: &str, text: &str) -> Self {
+        self.files.push((name.into(), text.into()));
+        self
+    }
+
     /// More keys of `[server]`, as TOML lines.
     pub(crate) fn server(mut self, lines: &str) -> Self {
         self.server.push_str(lines);

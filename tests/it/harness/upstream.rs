@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::image::{Blob, Image};
 use super::package::{Package, shasum};
 use super::{free_port, until};
 
@@ -123,7 +124,10 @@ struct Script {
     everywhere: Option<Fault>,
     silent_validators: bool,
     password: Option<String>,
+    challenge: Option<String>,
     folder: Option<PathBuf>,
+    /// Where tokens are had, and which turn of them holds.
+    tokens: Option<(String, usize)>,
 }
 
 #[derive(Default)]
@@ -258,6 +262,39 @@ impl Upstream {
     /// Answers 401 to who does not send exactly this `Authorization`.
     pub(crate) fn require(&self, authorization: &str) {
         lock(&self.shared.script).password = Some(authorization.into());
+    }
+
+    /// Has an image under a name and a tag, as a container registry.
+    pub(crate) fn image(&self, name: &str, image: &Image, tag: &str) {
+        for Blob { digest, bytes } in &image.blobs {
+            self.file(&format!("/v2/{name}/blobs/{digest}"), "application/octet-stream", bytes.clone());
+        }
+        for reference in [tag, image.digest()] {
+            self.file(&format!("/v2/{name}/manifests/{reference}"), image.media_type, image.manifest.bytes.clone());
+        }
+    }
+
+    /// Lets nobody have anything of a repository without a token for it, had at `realm`, or else at this registry's own service.
+    pub(crate) fn want_tokens(&self, realm: Option<&str>) {
+        let realm = realm.map_or_else(|| format!("{}/token", self.url()), str::to_owned);
+        lock(&self.shared.script).tokens = Some((realm, 1));
+    }
+
+    /// Refuses the tokens that were given so far.
+    pub(crate) fn forget_tokens(&self) {
+        if let Some((_, turn)) = &mut lock(&self.shared.script).tokens {
+            *turn += 1;
+        }
+    }
+
+    /// Takes what is at a path away.
+    pub(crate) fn remove_file(&self, path: &str) {
+        lock(&self.shared.script).files.remove(path);
+    }
+
+    /// Says how it wants to be asked when it answers 401.
+    pub(crate) fn challenge(&self, challenge: &str) {
+        lock(&self.shared.script).challenge = Some(challenge.to_owned());
     }
 
     /// The next `times` requests for a decoded path meet this fault.
@@ -407,7 +444,12 @@ impl Script {
 
     fn answer(&self, seen: &Seen, port: u16) -> Reply {
         if self.password.is_some() && self.password.as_deref() != seen.header("authorization") {
-            return Reply::json(401, &json!({ "error": "authentication required" }));
+            let mut reply = Reply::json(401, &json!({ "error": "authentication required" }));
+            reply.headers.extend(self.challenge.iter().map(|challenge| ("WWW-Authenticate".into(), challenge.clone())));
+            return reply;
+        }
+        if let Some(reply) = self.token(seen) {
+            return reply;
         }
         let mut reply = self.plain(seen, port);
         if reply.status == 200 && !self.silent_validators && seen.method != "POST" {
@@ -426,10 +468,33 @@ impl Script {
         reply
     }
 
+    /// A token, or the refusal of a request that comes without.
+    fn token(&self, seen: &Seen) -> Option<Reply> {
+        let (realm, turn) = self.tokens.as_ref()?;
+        if seen.path == "/token" {
+            let query = url::form_urlencoded::parse(seen.target.split_once('?').unwrap_or_default().1.as_bytes());
+            let scope = query.into_iter().find(|(key, _)| key == "scope").map(|(_, scope)| scope.into_owned()).unwrap_or_default();
+            return Some(Reply::json(200, &json!({ "token": format!("turn{turn}:{scope}"), "expires_in": 300 })));
+        }
+        let path = seen.path.strip_prefix("/v2/")?;
+        let end = ["/manifests/", "/blobs/", "/tags/", "/referrers/"].iter().find_map(|word| path.rfind(word))?;
+        let scope = format!("repository:{}:pull", &path[..end]);
+        if seen.header("authorization") == Some(&format!("Bearer turn{turn}:{scope}")) {
+            return None;
+        }
+        let mut reply = Reply::json(401, &json!({ "errors": [{ "code": "UNAUTHORIZED" }] }));
+        reply.headers.push(("WWW-Authenticate".into(), format!("Bearer realm=\"{realm}\",service=\"told\",scope=\"{scope}\"")));
+        Some(reply)
+    }
+
     fn plain(&self, seen: &Seen, port: u16) -> Reply {
         let path = seen.path.as_str();
         if let Some((media_type, bytes)) = self.files.get(path) {
-            return Reply { status: 200, headers: vec![("Content-Type".into(), media_type.clone())], body: bytes.clone() };
+            let mut headers = vec![("Content-Type".into(), media_type.clone())];
+            if path.contains("/manifests/") && !self.silent_validators {
+                headers.push(("Docker-Content-Digest".into(), Blob::new(bytes.clone()).digest));
+            }
+            return Reply { status: 200, headers, body: bytes.clone() };
         }
         if let Some(folder) = &self.folder {
             return from_folder(folder, path).unwrap_or_else(Reply::missing);

@@ -6,6 +6,7 @@ mod discovery;
 mod engines;
 mod large;
 mod management;
+mod mirror;
 mod pull;
 mod push;
 mod rest;
