@@ -195,7 +195,7 @@ pub async fn referrers(call: &Call<'_>, name: &PackageName, digest: &Digest) -> 
     listed(&call.base, response, next)
 }
 
-/// As [`referrers`], of an upstream: by its list, or where it has none by the one that clients keep.
+/// As [`referrers()`], of an upstream: by its list, or where it has none by the one that clients keep.
 ///
 /// # Errors
 /// The upstream's failures: an empty list would say that nothing is signed.
