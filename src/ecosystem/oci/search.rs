@@ -85,6 +85,9 @@ pub async fn mirrored_tags(call: &Call<'_>, name: &PackageName, source: Source) 
     let (mirrored, grant) = relayed(call, source)?;
     let limit = wanted(call)?.unwrap_or(mirror::PAGE);
     let last = path::query(call.query, "last").unwrap_or_default();
+    if !last.is_empty() {
+        route::parse_tag(&last)?;
+    }
     let absent = || Error::not_found(Subject::Package);
     let (tags, more) = if limit == 0 {
         (Vec::new(), false)
