@@ -4,7 +4,8 @@
 //! its documents is mutable, the pure functions that parse, merge and render them,
 //! and how a publish is read. All else is the shared engine's.
 //!
-//! To add one: a folder beside `npm`, and a line in [`ALL`].
+//! To add one: a folder beside `npm`, and a line in [`ALL`]. What its routes ask of their
+//! callers it says once more for the tests, in `rights.rs`.
 
 use std::borrow::Cow;
 
@@ -21,6 +22,8 @@ use crate::registry::{Call, Tagging};
 pub mod maven;
 pub mod npm;
 pub mod oci;
+#[cfg(test)]
+pub mod rights;
 pub mod rubygems;
 
 /// Every ecosystem this server speaks.
@@ -182,6 +185,10 @@ pub trait Ecosystem: Send + Sync {
 
     /// The lines that point its clients at a mount.
     fn clients(&self, base: &BaseUrl) -> Vec<Snippet>;
+
+    /// What each of its routes asks of a caller, for the tests that ask them all.
+    #[cfg(test)]
+    fn rights(&self) -> rights::Table;
 }
 
 impl Tagging for dyn Ecosystem {

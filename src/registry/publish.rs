@@ -111,16 +111,22 @@ impl Registry {
             _ => View::Root,
         };
         let unknown = !matches!(place, Place::Root(_)) && account.is_none();
-        if !unknown && let Some(head) = self.catalog.head_in(view, ecosystem, name).await? {
+        let head = if unknown { None } else { self.catalog.head_in(view, ecosystem, name).await? };
+        if let Some(head) = &head {
             let target = Target { ecosystem, name, package: Some(head.package.id) };
-            let grant = access::grant(caller, target, &head.policy, Action::Write);
-            let grant = grant.map_err(|error| hide(error, name))?;
-            let publishing = Publishing { grant, owner: head.package.owner, publisher, view, in_root: false, repository: None };
-            return Ok((publishing, None));
+            match access::grant(caller, target, &head.policy, Action::Write) {
+                Ok(grant) => {
+                    let publishing = Publishing { grant, owner: head.package.owner, publisher, view, in_root: false, repository: None };
+                    return Ok((publishing, None));
+                }
+                // Who may not know of it hears what is wrong with making one of that name.
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         let target = Target { ecosystem, name, package: None };
         let (grant, repository) = self.grant_new(caller, target, account.as_ref(), place).await.map_err(|error| hide(error, name))?;
-        let account = account.ok_or_else(|| cannot_publish(name))?;
+        let account = account.filter(|_| head.is_none()).ok_or_else(|| cannot_publish(name))?;
         let publishing = Publishing { grant, owner: account.id, publisher, view, in_root: false, repository };
         Ok((publishing, Some(account)))
     }

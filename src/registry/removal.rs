@@ -145,7 +145,7 @@ impl Registry {
     /// Restores a deleted version of a live package, with what [comes back with it](back_with).
     ///
     /// # Errors
-    /// `NotFound` when the number was never published or deleted too long ago; otherwise as [`change::restore_version`].
+    /// `NotFound` when the number was never published or deleted too long ago; otherwise as [`change::restore_versions`].
     pub async fn restore_version(&self, grant: &Grant, number: &str, tagging: &(impl Tagging + ?Sized)) -> Result<()> {
         self.restore(grant, |head, all, now| {
             let deleted = all.iter().find(|stored| stored.value.number == number);

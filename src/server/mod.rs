@@ -32,6 +32,8 @@ pub mod connection;
 pub mod origin;
 pub mod router;
 pub mod serve;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 pub use config::{Config, Tls};

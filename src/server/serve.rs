@@ -91,7 +91,8 @@ pub async fn serve(
     Answer::new(response, line)
 }
 
-async fn answer(
+/// As [`serve`], once it is known where the request came from.
+pub(super) async fn answer(
     state: &State,
     parts: &request::Parts,
     body: Upload,

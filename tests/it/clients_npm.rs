@@ -177,6 +177,25 @@ async fn npm_moves_tags() {
 }
 
 #[tokio::test]
+async fn npm_installs_are_counted() {
+    let (server, npm, _) = npm_of_alice().await;
+    for _ in 0..2 {
+        let user = Project::depending_on(Tool::Npm, &["@alice/widget@1.0.0"]);
+        npm.run(user.path(), &["install"]).await.ok();
+        user.forget_install();
+        // The client kept the tarball and asks for none.
+        npm.run(user.path(), &["ci"]).await.ok();
+    }
+    let token = server.token("alice", &["read:packages"]).await;
+    let fresh = Client::new(Tool::Npm, &server.registry(), Some(&token.text));
+    fresh.run(Project::depending_on(Tool::Npm, &["@alice/widget"]).path(), &["install"]).await.ok();
+    let versions = crate::rest::check(&server.caller_with(&token), "GET /users/alice/packages/npm/widget/versions", 200).await;
+    let counts: Vec<_> = versions.as_array().unwrap().iter().map(|version| (&version["name"], &version["download_count"])).collect();
+    assert_eq!(counts, [(&json!("2.0.0-rc.1"), &json!(0)), (&json!("1.1.0"), &json!(1)), (&json!("1.0.0"), &json!(1))]);
+    server.finish().await;
+}
+
+#[tokio::test]
 async fn npm_deprecates_and_takes_it_back() {
     let (server, npm, folder) = npm_of_alice().await;
     npm.run(folder.path(), &["deprecate", "@alice/widget@1.0.0", "use 1.1.0 instead"]).await.ok();

@@ -119,3 +119,62 @@ async fn gh_reads_every_page() {
     assert_eq!(run(gh, &["api", &address("/user"), "--jq", ".login"], &environment).await.trim(), "ann");
     server.finish().await;
 }
+
+/// A server with a second organisation of ann's, and a token of hers that may read the audit log.
+async fn two_organisations() -> (Server, String) {
+    let (server, _) = hosting(&["1.0.0"]).await;
+    server.cli(&["org", "add", "beta", "--owner", "ann"]).await;
+    let scopes = ["write:packages", "repo", "admin:org", "read:audit_log"];
+    let token = server.token("ann", &scopes).await.text;
+    (server, token)
+}
+
+#[tokio::test]
+async fn octokit_renames_moves_and_audits() {
+    let (server, token) = two_organisations().await;
+    let said = node(include_str!("rest_clients/control.mjs"), &server, &token).await;
+    assert_eq!(said["team"], "platform");
+    assert_eq!(said["moved"], serde_json::json!([202, "beta/web"]));
+    assert_eq!(said["left"], 404);
+    assert_eq!(said["workflows"], serde_json::json!([["site", "write"]]));
+    assert_eq!(said["downloads"], 0);
+    assert_eq!(said["package"], "beta");
+    assert_eq!(said["same"], true, "pages by cursor are the whole log");
+    let actions: Vec<&str> = said["actions"].as_array().expect("actions").iter().filter_map(Value::as_str).collect();
+    for action in ["org.create", "repo.create", "team.create", "team.rename", "repo.transfer", "packages.package_transfer"] {
+        assert!(actions.contains(&action), "{action}: {actions:?}");
+    }
+    assert_eq!(said["teams"], serde_json::json!(["team.rename", "team.create"]));
+    assert!(said["actors"].as_array().is_some_and(|actors| actors.contains(&"ann".into())), "{said}");
+    assert!(said["ips"].as_array().is_some_and(|addresses| addresses.contains(&"127.0.0.1".into())), "{said}");
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn pygithub_renames_moves_and_audits() {
+    let (server, token) = two_organisations().await;
+    let program = clients().join("pygithub/bin/python");
+    let api = format!("{}/api/v3", server.origin());
+    let environment = [("API", api.as_str()), ("TOKEN", token.as_str())];
+    let printed = run(&program, &["-c", include_str!("rest_clients/moves.py")], &environment).await;
+    let said: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("no JSON ({error}): {printed}"));
+    assert_eq!(said["team"], serde_json::json!(["platform", "platform"]));
+    assert_eq!(said["transferred"], true);
+    assert_eq!(said["full_name"], "beta/web");
+    assert_eq!(said["actions"], serde_json::json!(["repo.create", "repo.transfer"]));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn gh_reads_the_whole_audit_log() {
+    let (server, token) = two_organisations().await;
+    let host = format!("127.0.0.1:{}", server.port());
+    let environment = [("GH_HOST", host.as_str()), ("GH_ENTERPRISE_TOKEN", token.as_str()), ("GH_NO_UPDATE_NOTIFIER", "1")];
+    let gh = Path::new("/usr/bin/gh");
+    let address = |query: &str| format!("{}/api/v3/orgs/acme/audit-log?{query}", server.origin());
+    let whole = run(gh, &["api", &address("per_page=100"), "--jq", ".[].action"], &environment).await;
+    assert_eq!(whole.lines().collect::<Vec<_>>(), ["packages.package_version_published", "org.create"]);
+    let paged = run(gh, &["api", "--paginate", &address("per_page=1"), "--jq", ".[].action"], &environment).await;
+    assert_eq!(paged, whole);
+    server.finish().await;
+}

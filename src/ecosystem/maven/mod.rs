@@ -31,6 +31,8 @@ pub mod order;
 pub mod plugin;
 pub mod pom;
 pub mod publish;
+#[cfg(test)]
+mod rights;
 pub mod route;
 
 use metadata::{Metadata, Part, Plugin};
@@ -140,6 +142,11 @@ impl Ecosystem for Maven {
             snippet("maven deploy", "pom.xml, distributionManagement", distribution),
             snippet("gradle", "build.gradle, repositories", gradle),
         ]
+    }
+
+    #[cfg(test)]
+    fn rights(&self) -> super::rights::Table {
+        rights::table()
     }
 }
 

@@ -33,6 +33,8 @@ pub mod hosted;
 pub mod manifest;
 pub mod packument;
 pub mod publish;
+#[cfg(test)]
+mod rights;
 pub mod route;
 pub mod search;
 pub mod tarball;
@@ -137,6 +139,11 @@ impl Ecosystem for Npm {
             snippet("yarn classic", ".npmrc", &npmrc),
             snippet("yarn berry", ".yarnrc.yml", &berry),
         ]
+    }
+
+    #[cfg(test)]
+    fn rights(&self) -> super::rights::Table {
+        rights::table()
     }
 }
 

@@ -37,6 +37,8 @@ pub mod publish;
 pub mod record;
 pub mod referrers;
 pub mod refusal;
+#[cfg(test)]
+mod rights;
 pub mod route;
 pub mod scope;
 pub mod search;
@@ -141,6 +143,11 @@ impl Ecosystem for Oci {
             ),
         };
         vec![login("docker"), login("podman")]
+    }
+
+    #[cfg(test)]
+    fn rights(&self) -> super::rights::Table {
+        rights::table()
     }
 }
 

@@ -110,7 +110,7 @@ pub fn write(scopes: &[Scope]) -> String {
 /// The scope of the list of repositories.
 pub const CATALOG: &str = "registry:catalog:*";
 
-/// Whether scopes, as [`write`] puts them, hold access to a repository. Allocates nothing.
+/// Whether scopes, as [`write()`] puts them, hold access to a repository. Allocates nothing.
 #[must_use]
 pub fn allows(scopes: &str, name: &PackageName, access: Access) -> bool {
     scopes.split(' ').any(|scope| {

@@ -29,6 +29,8 @@ pub mod compact_index;
 pub mod gemspec;
 pub mod marshal;
 pub mod publish;
+#[cfg(test)]
+mod rights;
 pub mod route;
 pub mod search;
 pub mod version;
@@ -123,6 +125,11 @@ impl Ecosystem for RubyGems {
             snippet("gem", "shell", format!("gem sources --add {address}/\n")),
             snippet("gem push", "shell", format!("GEM_HOST_API_KEY=$PACKHOUSE_TOKEN gem push FILE --host {address}/OWNER\n")),
         ]
+    }
+
+    #[cfg(test)]
+    fn rights(&self) -> super::rights::Table {
+        rights::table()
     }
 }
 

@@ -228,3 +228,38 @@ async fn what_was_deleted_can_be_pushed_again() {
     server.cli(&["fsck"]).await;
     server.finish().await;
 }
+
+#[tokio::test]
+async fn an_image_that_was_given_away_keeps_its_name_and_its_content() {
+    let (server, repository) = hosting().await;
+    let alice = repository.caller.clone();
+    server.cli(&["org", "add", "beta", "--owner", "alice"]).await;
+    let (first, second) = (Image::new("first"), Image::new("second"));
+    repository.push(&first, "v1").await;
+    let given = ask(&alice, "POST /user/packages/container/app/transfer", Some(&json!({ "new_owner": "beta" }))).await;
+    assert_eq!((given.status, &given.json()["owner"]["login"]), (200, &json!("beta")), "{}", given.text());
+    for blob in &first.blobs {
+        assert_eq!(repository.get(&format!("blobs/{}", blob.digest)).await.body, blob.bytes);
+    }
+    repository.push(&second, "v2").await;
+    assert_eq!(repository.tags().await, ["v1", "v2"]);
+    check(&alice, "GET /user/packages/container/app", 404).await;
+    let listed = check(&alice, "GET /orgs/beta/packages?package_type=container", 200).await;
+    assert_eq!((&listed[0]["name"], &listed[0]["version_count"]), (&json!("alice/app"), &json!(2)));
+    // It is the organisation's: a member's right counts, and who has none sees nothing.
+    server.user("bob").await;
+    server.cli(&["org", "add-member", "beta", "bob"]).await;
+    let bob = Repository::new(&server.caller_with(&server.token("bob", &["read:packages"]).await), "alice/app");
+    refused(&bob.get("manifests/v2").await, 404, "NAME_UNKNOWN");
+    let role = ask(&alice, "PUT /orgs/beta/packages/container/alice%2Fapp/roles/users/bob", Some(&json!({ "role": "read" }))).await;
+    assert_eq!(role.status, 204, "{}", role.text());
+    assert_eq!(bob.get("manifests/v2").await.body, second.manifest.bytes);
+    check(&alice, "DELETE /orgs/beta/packages/container/alice%2Fapp", 204).await;
+    refused(&repository.get("manifests/v1").await, 404, "NAME_UNKNOWN");
+    check(&alice, "POST /orgs/beta/packages/container/alice%2Fapp/restore", 204).await;
+    assert_eq!(there(&repository, &[&first, &second]).await, [true, true]);
+    for blob in &first.blobs {
+        assert_eq!(repository.get(&format!("blobs/{}", blob.digest)).await.body, blob.bytes);
+    }
+    server.finish().await;
+}

@@ -1,16 +1,17 @@
 //! Every row of the table as every kind of caller.
 //!
-//! What is expected is written down here from GitHub's documentation and the plan
-//! of rights, not taken from `access`: a table of statuses for the rows of accounts
-//! and repositories, a small model for those of packages. A row that nobody wrote
+//! What is expected is written down from GitHub's documentation and the plan of
+//! rights, not taken from the code: a table of statuses for the rows of accounts and
+//! repositories, the model of rights for those of packages. A row that nobody wrote
 //! an expectation for fails.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{Answer, World};
+use crate::access::model::{self, Answer as Heard, Asker, Mode, Person, Thing};
 use crate::api::rest::*;
 use crate::identity::Scopes;
 use crate::package::Visibility;
@@ -210,20 +211,17 @@ impl PackageRow {
     }
 
     /// The status for a caller, of a package that the organisation owns.
-    fn expected(&self, caller: &str, visibility: Visibility) -> u16 {
-        let anonymous = caller.is_empty();
-        let reads = match visibility {
-            Visibility::Public => true,
-            Visibility::Internal => !anonymous,
-            Visibility::Private => ["rea", "wes", "adm", "own", "site"].contains(&caller),
-        };
+    fn expected(&self, world: &World, caller: &str, visibility: Visibility) -> u16 {
+        let (asker, thing) = (asker(world, caller), thing(world, visibility));
+        let answer = |action| model::expected(&asker, &thing, action);
+        let (anonymous, hidden) = (caller.is_empty(), answer("read") == Heard::Hidden);
         match self.4 {
             Right::Signed | Right::ReadSigned | Right::Admin if anonymous => 401,
-            Right::List if anonymous && !reads => 404,
+            Right::List if anonymous && hidden => 404,
             Right::Signed | Right::List => self.5,
-            _ if !reads => 404,
+            _ if hidden => 404,
             Right::Read | Right::ReadSigned => self.5,
-            Right::Admin if ["adm", "own", "site"].contains(&caller) => self.5,
+            Right::Admin if answer("admin") == Heard::Allowed => self.5,
             Right::Admin => 403,
         }
     }
@@ -238,6 +236,36 @@ impl PackageRow {
             "mem" if (self.0, self.1) == ("DELETE", "/packages/T/N/roles/users/{login}") => 204,
             _ => self.5,
         }
+    }
+}
+
+/// A caller with all scopes, as the model of rights knows it.
+fn asker(world: &World, caller: &str) -> Asker {
+    if caller.is_empty() {
+        return Asker::Nobody;
+    }
+    let member = ["mem", "rea", "wes", "adm", "own"].contains(&caller);
+    Asker::Person(Person {
+        id: world.accounts[caller].0,
+        site_admin: caller == "site",
+        scopes: model::SCOPES.into(),
+        organisations: member.then_some((world.accounts["acme"].0, caller == "own")).into_iter().collect(),
+        teams: BTreeSet::new(),
+    })
+}
+
+/// The package of the organisation.
+fn thing(world: &World, visibility: Visibility) -> Thing {
+    let roles = [("adm", "admin"), ("former", "admin"), ("wes", "write"), ("rea", "read")];
+    Thing {
+        owner: world.accounts["acme"].0,
+        owner_is_organisation: true,
+        visibility: model::VISIBILITIES.into_iter().find(|text| text.parse() == Ok(visibility)).unwrap(),
+        mode: Mode::Granular,
+        users: roles.map(|(login, role)| (world.accounts[login].0, role)).into(),
+        teams: BTreeMap::new(),
+        jobs: BTreeMap::new(),
+        source: None,
     }
 }
 
@@ -340,7 +368,7 @@ async fn packages_as_every_kind_of_caller() {
                     let world = worlds.of(row.0).await;
                     let target = format!("{}{}", path(&row.template(prefix), world, "acme", "acme"), query(row));
                     let answer = world.ask(caller, method(row.0), &target, row.3).await;
-                    let expected = row.expected(caller, visibility);
+                    let expected = row.expected(world, caller, visibility);
                     assert_eq!(answer.status, expected, "{} {target} as {caller:?}, {visibility:?}: {}", row.0, answer.body);
                     is_an_error(&answer);
                 }
