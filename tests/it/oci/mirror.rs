@@ -432,6 +432,7 @@ async fn tags_and_referrers_are_the_upstreams() {
     let last = repository.get("tags/list?n=2&last=b").await;
     assert_eq!((texts(&last.json()["tags"]).len(), next(&last)), (0, None));
     refused(&repository.get("tags/list?n=-1").await, 400, "PAGINATION_NUMBER_INVALID");
+    refused(&repository.get("tags/list?last=no/tag").await, 400, "TAG_INVALID");
     refused(&Repository::new(&repository.caller, "hub.test/no/such").get("tags/list").await, 404, "NAME_UNKNOWN");
 
     let entry = |kind: &str| {
