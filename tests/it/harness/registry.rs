@@ -31,11 +31,11 @@ pub(crate) struct Registry {
     folder: TempDir,
     port: u16,
     child: Option<Child>,
-    service: Arc<TokenService>,
+    service: Arc<TokenRealm>,
 }
 
 /// Signs tokens.
-struct TokenService {
+struct TokenRealm {
     port: u16,
     key: KeyPair,
     certificate: Vec<u8>,
@@ -51,7 +51,7 @@ impl Registry {
         std::fs::write(folder.path().join("tokens.pem"), certificate.pem()).expect("a file");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let service = Arc::new(TokenService { port, key, certificate: certificate.der().to_vec(), given: AtomicUsize::default() });
+        let service = Arc::new(TokenRealm { port, key, certificate: certificate.der().to_vec(), given: AtomicUsize::default() });
         let serving = Arc::downgrade(&service);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -119,7 +119,7 @@ impl Registry {
     }
 }
 
-impl TokenService {
+impl TokenRealm {
     /// Answers one request for a token.
     fn answer(&self, mut stream: TcpStream) -> Option<()> {
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
