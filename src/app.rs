@@ -231,6 +231,7 @@ async fn run(config: Config) -> Result<()> {
             tracing::error!(%error, "a task failed");
         }
     }
+    state.load().registry.fetcher().settle().await;
     data.jobs().finish().await;
     data.close();
     tracing::info!("stopped");

@@ -6,6 +6,7 @@
 //! body never ends cleanly, and nothing of it is kept.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -160,6 +161,7 @@ impl Fetcher {
             upstream.count_failure();
             return filler.fail(&error);
         }
+        let _closing = Closing::begin(&self.0.closing);
         match filler.finish().await {
             Ok(kept) if kept.stored() => {
                 let record = KeptFile { digest: kept.digests.sha256, size: kept.size };
@@ -253,6 +255,22 @@ impl Fetcher {
     /// When the disk refuses.
     pub async fn keep(&self, bytes: Bytes) -> Result<Digest> {
         Ok(*self.0.blobs.put(Purpose::Cached, bytes).await?.digest())
+    }
+}
+
+/// A file that is being kept.
+struct Closing<'a>(&'a AtomicUsize);
+
+impl<'a> Closing<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -7,6 +7,7 @@
 //! [`KeptFile`] records; the bytes are cached blobs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -134,7 +135,12 @@ struct Inner {
     /// Files that an upstream said a moment ago it does not have.
     missing: moka::sync::Cache<PackageKey, ()>,
     fills: Flights<PackageKey, Shared<Filling>>,
+    /// Files that have come whole and are being kept.
+    closing: AtomicUsize,
 }
+
+/// The longest that a stop waits for files that are being kept.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// Memory for documents that the disk has no room for.
 const UNKEPT_BYTES: u64 = 64 << 20;
@@ -166,7 +172,17 @@ impl Fetcher {
             files: quick_cache::sync::Cache::new(200_000),
             missing: moka::sync::Cache::builder().max_capacity(100_000).time_to_live(brief).build(),
             fills: Flights::default(),
+            closing: AtomicUsize::new(0),
         }))
+    }
+
+    /// Waits until what has come whole is kept, for a stop that would have it fetched again otherwise. Not for long, and not
+    /// for what is still on its way.
+    pub async fn settle(&self) {
+        let end = tokio::time::Instant::now() + SETTLE;
+        while self.0.closing.load(Ordering::SeqCst) > 0 && tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Whether no upstream is asked for anything, by configuration.

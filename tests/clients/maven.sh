@@ -8,10 +8,10 @@ install() {
     libmaven-deploy-plugin-java libmaven-dependency-plugin-java libmaven-install-plugin-java libmaven-resources-plugin-java \
     libmaven-jar-plugin-java libmaven-compiler-plugin-java libsurefire-java libmaven-clean-plugin-java libmaven-source-plugin-java
   # The distribution's Gradle leaves one jar off its publishing plugin's class path, without which it cannot deploy.
+  apt_install unzip unzip
   local plugin
   plugin=$(readlink -f /usr/share/gradle/lib/plugins/gradle-maven-4.4.1.jar || true)
-  if [ -f "$plugin" ] && ! unzip -p "$plugin" gradle-maven-classpath.properties | grep -q transport-wagon; then
-    apt_install unzip unzip
+  if [ -f "$plugin" ] && [[ $(unzip -p "$plugin" gradle-maven-classpath.properties) != *transport-wagon* ]]; then
     local work
     work=$(mktemp -d)
     unzip -q "$plugin" gradle-maven-classpath.properties -d "$work"
@@ -19,5 +19,8 @@ install() {
     (cd "$work" && jar uf "$plugin" gradle-maven-classpath.properties)
     rm -rf "$work"
   fi
-  mvn --version | head -1
+  # Read whole: Maven fails when whoever reads it stops after the first line.
+  local version
+  version=$(mvn --version)
+  echo "${version%%$'\n'*}"
 }

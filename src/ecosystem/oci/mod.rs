@@ -324,7 +324,7 @@ fn relayed(call: &Call<'_>, source: Source) -> Result<(Mirrored, Grant)> {
     Ok((mirrored, grant))
 }
 
-/// As [`manifest`], of an upstream. What a tag points at is kept under its digest too, which clients ask for next.
+/// As [`manifest()`], of an upstream. What a tag points at is kept under its digest too, which clients ask for next.
 async fn mirrored_manifest(call: &Call<'_>, source: Source, reference: &Reference) -> Result<Response> {
     let (mirrored, grant) = relayed(call, source)?;
     call.trace.note(|notes| notes.item = Some(shown(reference)));

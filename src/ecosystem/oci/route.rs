@@ -264,7 +264,7 @@ mod tests {
             assert_eq!(parse_name(wrong).unwrap_err().subject(), Subject::Package, "{wrong}");
         }
         assert!(parse_name(&"a".repeat(NAME_BYTES + 1)).is_err());
-        for right in ["acme/app", "a", "a.b_c__d-e---f/0", "library/alpine", "docker.io/library/alpine"] {
+        for right in ["acme/app", "a", "a.b_c__d-e---f/0", "library/alpine", "registry.example/library/alpine"] {
             assert!(parse_name(right).is_ok(), "{right}");
         }
         for wrong in ["", ".a", "-a", "a b", "a/b", "a+b", "é", &"a".repeat(TAG_BYTES + 1)] {
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn an_owner_is_the_first_of_two_components() {
         assert_eq!(owner(&name("acme/app/sub")).unwrap().as_str(), "acme");
-        for wrong in ["app", "docker.io/library/x", "v2/app", "a..b/c"] {
+        for wrong in ["app", "registry.example/library/x", "v2/app", "a..b/c"] {
             assert!(owner(&name(wrong)).is_err(), "{wrong}");
         }
     }

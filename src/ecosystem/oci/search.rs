@@ -85,6 +85,9 @@ pub async fn mirrored_tags(call: &Call<'_>, name: &PackageName, source: Source) 
     let (mirrored, grant) = relayed(call, source)?;
     let limit = wanted(call)?.unwrap_or(mirror::PAGE);
     let last = path::query(call.query, "last").unwrap_or_default();
+    if !last.is_empty() {
+        route::parse_tag(&last)?;
+    }
     let absent = || Error::not_found(Subject::Package);
     let (tags, more) = if limit == 0 {
         (Vec::new(), false)
@@ -95,9 +98,11 @@ pub async fn mirrored_tags(call: &Call<'_>, name: &PackageName, source: Source) 
         let found = found.map_err(|error| mirror::absent_if_denied(error, Subject::Package))?.ok_or_else(absent)?;
         call.note_verdict(found.verdict);
         let mut tags = mirror::tags(&found.bytes)?;
-        // Some upstreams know no pages and give all.
-        let cut = tags.len() > limit;
-        tags.retain(|tag| last.is_empty() || !cut || tag.as_str() > &*last);
+        tags.sort_unstable();
+        // Some upstreams know no pages and give all, in whatever order.
+        if tags.len() > limit || tags.binary_search_by(|tag| tag.as_str().cmp(&last)).is_ok() {
+            tags.retain(|tag| tag.as_str() > &*last);
+        }
         let more = tags.len() > limit || mirror::rest_of(&ask, found.entry.link.as_deref()).is_some();
         tags.truncate(limit);
         (tags, more)
@@ -195,7 +200,7 @@ pub async fn referrers(call: &Call<'_>, name: &PackageName, digest: &Digest) -> 
     listed(&call.base, response, next)
 }
 
-/// As [`referrers`], of an upstream: by its list, or where it has none by the one that clients keep.
+/// As [`referrers()`], of an upstream: by its list, or where it has none by the one that clients keep.
 ///
 /// # Errors
 /// The upstream's failures: an empty list would say that nothing is signed.

@@ -55,7 +55,7 @@ impl Dock {
             std::fs::write(dock.path("certs/ca.crt"), authority.pem()).expect("a file");
         }
         let machine = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-        std::fs::write(dock.path("hosts"), format!("{machine}\n127.0.0.1 registry.test\n")).expect("a file");
+        std::fs::write(dock.path("hosts"), format!("{machine}\n127.0.0.1 registry.test mirror.test\n")).expect("a file");
         dock
     }
 

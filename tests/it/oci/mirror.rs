@@ -432,6 +432,7 @@ async fn tags_and_referrers_are_the_upstreams() {
     let last = repository.get("tags/list?n=2&last=b").await;
     assert_eq!((texts(&last.json()["tags"]).len(), next(&last)), (0, None));
     refused(&repository.get("tags/list?n=-1").await, 400, "PAGINATION_NUMBER_INVALID");
+    refused(&repository.get("tags/list?last=no/tag").await, 400, "TAG_INVALID");
     refused(&Repository::new(&repository.caller, "hub.test/no/such").get("tags/list").await, 404, "NAME_UNKNOWN");
 
     let entry = |kind: &str| {
@@ -507,6 +508,7 @@ async fn an_open_mirror_wants_no_token_at_all() {
 async fn offline_serves_what_is_kept_and_asks_nobody() {
     let (upstream, mut server, image, repository) = mirror(ALWAYS).await;
     repository.get("manifests/v1").await;
+    // A stop waits until what came whole is recorded.
     repository.get(&format!("blobs/{}", image.blobs[1].digest)).await;
     assert!(server.stop().await.success());
     let config = std::fs::read_to_string(server.config_path()).unwrap().replace("[upstream]\n", "[upstream]\noffline = true\n");

@@ -9,6 +9,7 @@ mod management;
 mod mirror;
 mod pull;
 mod push;
+mod relay;
 mod rest;
 mod rules;
 mod token;
