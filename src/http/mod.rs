@@ -12,6 +12,7 @@ use futures_util::Stream;
 use http_body::{Frame, SizeHint};
 
 pub mod conditional;
+pub mod multipart;
 pub mod negotiate;
 pub mod path;
 pub mod reply;
