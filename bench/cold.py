@@ -186,7 +186,7 @@ ROWS = [
     Row("cold-16m", 0, "file", package("cold-16m", 16 << 20, 3, 1)),
     Row("cold-100m", 10, "GB", layers, [
         ratio("rate", "nginx", least=0.85, aim=1.05), ratio("rate", "docker-registry", least=1.2, aim=1.5), ratio("fetched", None, most=1.01)], pinned=False),
-    Row("cold-20k-memory", 11, "file", misses, [ratio("rate", "nginx", least=1.2, aim=1.6)], pinned=False, in_memory=True),
+    Row("cold-20k-memory", 11, "file", misses, [ratio("rate", "nginx", least=1.2, aim=1.6)], in_memory=True),
     Row("herd-32", 11, "GB", herd, [Goal("gets", most=1), ratio("took", "nginx", most=1.25)], pinned=False),
     Row("tail-while-filling", 12, "request", tail_while_filling, [ratio("p99", "idle", most=3.0)], pinned=False),
     Row("filled-100m", 14, "GB", filled(LARGE, 3), [ratio("rate", "nginx", least=1.3), ratio("cpu", "nginx", most=1.0)]),

@@ -63,7 +63,8 @@ def wanted(goal):
     compared = f" {goal.against}" if goal.against else ""
     aim = f" [{bound(goal.aim)}]" if goal.aim is not None else ""
     sign, floor = ("≥", goal.least) if goal.least is not None else ("≤", goal.most)
-    return f"{name} {sign} {'+' if goal.difference else ''}{bound(floor)}{compared}{aim}"
+    whose = "" if goal.of == "packhouse" else f"{goal.of}: "
+    return f"{whose}{name} {sign} {'+' if goal.difference else ''}{bound(floor)}{compared}{aim}"
 
 
 def aligned(lines):
@@ -94,23 +95,31 @@ def goals_table(rows, result):
     return aligned(lines) if len(lines) > 1 else ""
 
 
+def compared_with(row, name, servers):
+    """Whom a server of a row is held against: whom a goal says, else the first one."""
+    named = [goal.against for goal in row.goals if goal.of == name and goal.against in servers]
+    return servers[named[0]] if named else next(iter(servers.values()))
+
+
 def servers_table(rows, result):
     lines = [("#", "row", "server", "per s", "ratio", "spread", "p50", "p99", "CPU", "ratio", "foreign", "memory")]
     for row in rows:
         for name, rounds in result["rows"].get(row.name, {}).get("servers", {}).items():
-            base = next(iter(result["rows"][row.name]["servers"].values()))
+            if "rate" not in rounds[0]:
+                continue
+            base = compared_with(row, name, result["rows"][row.name]["servers"])
             has = lambda figure: figure in rounds[0]
             held = lambda figure: f"{statistics.median(one[figure] / max(other[figure], 1e-12) for one, other in zip(rounds, base)):.2f}" \
                 if has(figure) and figure in base[0] else ""
-            rates = sorted(one["rate"] for one in rounds) if has("rate") else []
-            rate = f"{number(middle(rounds, 'rate'))} {row.unit}" if rates else ""
-            spread = f"{rates[0] / middle(rounds, 'rate'):.2f}–{rates[-1] / middle(rounds, 'rate'):.2f}" if rates else ""
+            rates = sorted(one["rate"] for one in rounds)
+            rate = f"{number(middle(rounds, 'rate'))} {row.unit}"
+            spread = f"{rates[0] / middle(rounds, 'rate'):.2f}–{rates[-1] / middle(rounds, 'rate'):.2f}"
             time_of = lambda figure: seconds(middle(rounds, figure)) if has(figure) else ""
             foreign = f"{middle(rounds, 'foreign'):.2f}" if has("foreign") else ""
             peak = result["rows"][row.name]["memory"].get(name)
             lines.append((str(row.number or ""), row.name, name, rate, held("rate"), spread, time_of("p50"), time_of("p99"), time_of("cpu"), held("cpu"),
                           foreign, size(peak) if peak else ""))
-    return aligned(lines)
+    return aligned(lines) if len(lines) > 1 else ""
 
 
 def table(rows, result):

@@ -103,9 +103,9 @@ class Server:
             raise SystemExit(f"{self.name} refuses {method} {path}: {reply.status} {text[:500]!r}")
         return reply.headers
 
-    def publish(self, name, body, version="1.0.0"):
+    def publish(self, name, body, version="1.0.0", lean=False):
         """Publishes an npm package of one tarball."""
-        document = json.dumps(publish_body(name, version, body)).encode()
+        document = json.dumps(publish_body(name, version, body, lean)).encode()
         self.send("PUT", f"{self.prefix}/{name.replace('/', '%2f')}", document, {"Content-Type": "application/json"})
 
     def push_blob(self, body, repository="bench/image"):
@@ -141,7 +141,7 @@ http {{
   sendfile on; tcp_nopush on; tcp_nodelay on; sendfile_max_chunk 2m; access_log off; server_tokens off; etag on;
   log_format counted '$request_method $status $body_bytes_sent $request_uri';
   keepalive_timeout 65; keepalive_requests 100000000; default_type application/octet-stream; client_max_body_size 0;
-  open_file_cache max=20000 inactive=600s; open_file_cache_valid 600s; open_file_cache_min_uses 1;
+  open_file_cache max=10000 inactive=600s; open_file_cache_valid 600s; open_file_cache_min_uses 1;
   client_body_temp_path {folder}/{name}-b; proxy_temp_path {folder}/{name}-p; fastcgi_temp_path {folder}/{name}-f;
   uwsgi_temp_path {folder}/{name}-u; scgi_temp_path {folder}/{name}-s;
   {more}
@@ -162,12 +162,13 @@ class Nginx(Server):
 
 
 class Upstream(Nginx):
-    """The local upstream: packuments, tarballs and layers as plain files. It is nobody's peer, so it is not pinned. It counts."""
+    """The local upstream: packuments, tarballs and layers as plain files. It is nobody's peer, so it is not pinned. It counts
+    what it sends, and keeps no file open: most are asked for once by each server."""
 
     def __init__(self, world):
         port, self.log = free_port(), world.folder / "upstream.access"
         super().__init__(world, "upstream", f"""server {{ listen 127.0.0.1:{port} backlog=4096; root {world.folder}/files;
-    access_log {self.log} counted buffer=64k flush=50ms;
+    access_log {self.log} counted buffer=64k flush=50ms; open_file_cache off;
     location = /v2/ {{ default_type application/json; return 200 "{{}}"; }}
     location /v2/ {{ }}
     location ~ ^/(?<name>[^/]+)$ {{ default_type application/json; try_files /packuments/$name.json =404; }}
@@ -275,15 +276,14 @@ class Nora(Server):
 
 class Packhouse(Server):
     """Every request carries a token and meets the real access rules: the packages are private."""
-    name = "packhouse"
     prefix = "/npm"
     program = ROOT / "target/release/packhouse"
 
-    def __init__(self, world, upstream_origin, pinned=True, log=False, upstreams=("npm", "container")):
+    def __init__(self, world, upstream_origin, pinned=True, log=False, upstreams=("npm", "container"), name="packhouse"):
         super().__init__(world, pinned)
         self.version = subprocess.run([self.program, "--version"], capture_output=True, text=True).stdout.strip().split(" ")[-1]
-        self.ports = free_port(), free_port()
-        self.config, self.data = self.folder / "packhouse.toml", self.folder / "packhouse-data"
+        self.name, self.ports = name, (free_port(), free_port())
+        self.config, self.data = self.folder / f"{name}.toml", self.folder / f"{name}-data"
         named = "".join(f'[[ecosystem.{name}.upstream]]\nname = "up"\nurl = "{upstream_origin}"\n{self.more(name)}' for name in upstreams)
         self.config.write_text(f"""public_url = "http://127.0.0.1:{self.ports[0]}"
 data_dir = "{self.data}"
