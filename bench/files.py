@@ -2,9 +2,7 @@
 import base64, gzip, hashlib, io, json, os, random, tarfile
 
 
-def manifest(name, version, lean=False):
-    if lean:
-        return {"name": name, "version": version}
+def manifest(name, version):
     base = name.split("/")[-1]
     return {
         "name": name, "version": version, "description": "made for a measurement", "license": "MIT",
@@ -13,22 +11,22 @@ def manifest(name, version, lean=False):
     }
 
 
-def tarball(name, version, size, lean=False):
-    """A package whose bytes do not compress, of about `size` bytes; a lean one says nothing but its name and version."""
+def tarball(name, version, size):
+    """A package whose bytes do not compress, of about `size` bytes."""
     filler = random.Random(f"{name}@{version}").randbytes(max(0, size - 400))
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as tar:
-        for path, body in [("package/package.json", json.dumps(manifest(name, version, lean)).encode()), ("package/filler.bin", filler)]:
+        for path, body in [("package/package.json", json.dumps(manifest(name, version)).encode()), ("package/filler.bin", filler)]:
             entry = tarfile.TarInfo(path)
             entry.size = len(body)
             tar.addfile(entry, io.BytesIO(body))
     return out.getvalue()
 
 
-def listed(name, version, body, origin, lean=False):
+def listed(name, version, body, origin):
     base = name.split("/")[-1]
     return {
-        **manifest(name, version, lean),
+        **manifest(name, version),
         "_id": f"{name}@{version}", "_nodeVersion": "22.0.0", "_npmVersion": "10.0.0",
         "dist": {
             "tarball": f"{origin}/{name}/-/{base}-{version}.tgz", "shasum": hashlib.sha1(body).hexdigest(),
@@ -52,13 +50,13 @@ def abbreviated(document):
     return {"name": document["name"], "modified": document["time"]["modified"], "dist-tags": document["dist-tags"], "versions": versions}
 
 
-def publish_body(name, version, body, lean=False):
+def publish_body(name, version, body):
     """What `npm publish` sends."""
     key = f"{name}-{version}.tgz"
     data = base64.b64encode(body).decode()
     return {
         "_id": name, "name": name, "dist-tags": {"latest": version},
-        "versions": {version: listed(name, version, body, "http://x", lean)},
+        "versions": {version: listed(name, version, body, "http://x")},
         "_attachments": {key: {"content_type": "application/octet-stream", "data": data, "length": len(body)}},
     }
 

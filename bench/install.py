@@ -3,7 +3,7 @@ import json, os, pathlib, platform, shutil, subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLIENTS = pathlib.Path(os.environ.get("PACKHOUSE_CLIENTS_DIR", ROOT / "tests/.clients"))
-VERDACCIO, NODE24, NORA = "6.10.4", "24.21.0", "nora-registry"
+VERDACCIO, NODE24, NORA = "6.10.4", "24.21.0", "nora-registry@1.4.3"
 MACHINE = {"x86_64": "x64", "aarch64": "arm64"}[platform.machine()]
 NODE = CLIENTS / f"node24/node_modules/node-linux-{MACHINE}/bin/node"
 DOCKER_REGISTRY = CLIENTS / "registry/usr/bin/docker-registry"
@@ -39,7 +39,7 @@ def install_nora():
     if NORA_PROGRAM.exists():
         return
     say(f"installing {NORA}")
-    done = subprocess.run(["cargo", "install", "--quiet", "--locked", "--root", NORA_PROGRAM.parent.parent, NORA])
+    done = subprocess.run(["cargo", "install", "--quiet", "--root", NORA_PROGRAM.parent.parent, NORA])
     if done.returncode:
         say("NORA cannot be installed here: its figures are missing")
 

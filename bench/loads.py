@@ -2,10 +2,10 @@
 
 A load gives a dictionary of figures. `count` is what was done, in the row's unit; `rate` is units a second; times are in seconds.
 """
-import mmap, os, pathlib, re, subprocess, tempfile, threading, time
+import mmap, os, pathlib, re, signal, subprocess, tempfile, threading, time
 from dataclasses import dataclass, field
 
-from install import say
+from install import ROOT, say
 from servers import PIN, Server
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -201,6 +201,22 @@ def measure(target, load, others, settle=False):
     return result
 
 
+def profiled(world, target, load):
+    """The load under perf, which looks a thousand times a second at what the server does. Leaves a list of functions in `results/`."""
+    data, listed = world.folder / "perf.data", ROOT / f"bench/results/profile-{world.row.name}.txt"
+    command = ["perf", "record", "--quiet", "-e", "cpu-clock", "-F", "997", "-p", str(target.server.process.pid), "-o", data]
+    watching = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(0.5)
+    try:
+        return load(target)
+    finally:
+        watching.send_signal(signal.SIGINT)
+        watching.wait(60)
+        shown = ["perf", "report", "--stdio", "--no-children", "--percent-limit", "0.3", "--sort", "dso,symbol", "-i", data]
+        listed.write_text(subprocess.run(shown, capture_output=True, text=True, timeout=300).stdout)
+        say(f"  its profile is in {listed.relative_to(ROOT)}")
+
+
 def alternate(world, targets, load, again=2, settle=False, rounds=None, before=lambda: None):
     """Rounds in turn, order reversed each time, one before the first thrown away; noisy ones are repeated where the load may
     be (`again`). `load` is given the target and the number of the round, the one thrown away being 0; `before` comes first and is
@@ -212,9 +228,12 @@ def alternate(world, targets, load, again=2, settle=False, rounds=None, before=l
         for target in targets if number % 2 else targets[::-1]:
             def once():
                 before()
-                return measure(target, lambda target: load(target, number), world.servers, settle)
+                work = lambda target: load(target, number)
+                if world.options.profile and number == rounds and target is targets[-1]:
+                    return measure(target, lambda target: profiled(world, target, work), world.servers, settle)
+                return measure(target, work, world.servers, settle)
             best = once()
-            for _ in range(again if number else 0):
+            for _ in range(again if 0 < number and not world.options.profile else 0):
                 if best["foreign"] <= QUIET_CORES:
                     break
                 best = min(best, once(), key=lambda result: result["foreign"])

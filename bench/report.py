@@ -68,10 +68,11 @@ def wanted(goal):
 
 
 def aligned(lines):
+    """A table that can be read as it is and pasted into Markdown. The first line is the heading; three columns are text."""
     widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
-    left = {0, 1, 2}
-    return "\n".join("  ".join(cell.ljust(width) if n in left else cell.rjust(width) for n, (cell, width) in enumerate(zip(line, widths))).rstrip()
-                     for line in lines)
+    cell = lambda n, text: text.ljust(widths[n]) if n < 3 else text.rjust(widths[n])
+    rule = ["-" * widths[n] if n < 3 else "-" * (widths[n] - 1) + ":" for n in range(len(widths))]
+    return "\n".join("| " + " | ".join(cell(n, text) for n, text in enumerate(line)) + " |" for line in [lines[0], rule, *lines[1:]])
 
 
 def goals_table(rows, result):

@@ -16,14 +16,12 @@ PATH = "/npm/@bench/some/-/some-1.0.0.tgz"
 
 def stocked(server, packages=0, longest=0):
     """Gives a server a package and a layer, and as many more packages as it should have. Gives the layer's path and their number."""
-    # The first package is the pattern of all others: a lean one, since ten million versions take gigabytes.
-    server.publish("@bench/a", tarball("@bench/a", "1.0.0", 700, lean=True), lean=True)
     server.publish("@bench/some", tarball("@bench/some", "1.0.0", 20_000))
     layer = server.push_blob(os.urandom(1000))
     if not packages:
         return layer, 0
     server.stop()
-    done = subprocess.run([FILL, server.config, str(packages), str(VERSIONS), str(longest)], capture_output=True, text=True)
+    done = subprocess.run([FILL, server.config, "bench", str(packages), str(VERSIONS), str(longest)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"the store cannot be filled: {done.stderr}")
     server.again()
@@ -51,13 +49,13 @@ def million(world):
     held = (full.data / "state.redb").stat().st_size
     world.notes.append(f"{made:,} packages with {made * VERSIONS:,} versions, state.redb of {held >> 20:,} MB")
     rounds = range(min(3, world.options.rounds))
-    servers = {"clean start": [start(full, signal.SIGTERM) for _ in rounds], "killed start": [start(full, signal.SIGKILL) for _ in rounds]}
+    starts = {"clean start": [start(full, signal.SIGTERM) for _ in rounds], "killed start": [start(full, signal.SIGKILL) for _ in rounds]}
     seconds = world.options.seconds
-    servers |= alternate(world, [Target(empty, PATH), Target(full, PATH)], lambda target, _: wrk(target, 64, seconds))
+    servers = alternate(world, [Target(empty, PATH), Target(full, PATH)], lambda target, _: wrk(target, 64, seconds))
     small = [Target(empty, empty_layer, name="empty, 1 KB"), Target(full, layer, name="packhouse, 1 KB")]
     servers |= alternate(world, small, lambda target, _: wrk(target, 64, seconds))
     full.settle()
-    return servers | {"idle": [{"memory": full.memory()}]}
+    return servers | starts | {"idle": [{"memory": full.memory()}]}
 
 
 def idle(world):

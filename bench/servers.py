@@ -103,9 +103,9 @@ class Server:
             raise SystemExit(f"{self.name} refuses {method} {path}: {reply.status} {text[:500]!r}")
         return reply.headers
 
-    def publish(self, name, body, version="1.0.0", lean=False):
+    def publish(self, name, body, version="1.0.0"):
         """Publishes an npm package of one tarball."""
-        document = json.dumps(publish_body(name, version, body, lean)).encode()
+        document = json.dumps(publish_body(name, version, body)).encode()
         self.send("PUT", f"{self.prefix}/{name.replace('/', '%2f')}", document, {"Content-Type": "application/json"})
 
     def push_blob(self, body, repository="bench/image"):

@@ -340,7 +340,7 @@ impl Artifact {
                 Content::Bytes(bytes) => Body::Bytes(bytes),
                 Content::Blob(blob) => {
                     let size = blob.size();
-                    Body::stream(blob.chunks(0..size), Some(size))
+                    blob.body(0..size)
                 }
             }),
         };
@@ -389,10 +389,7 @@ impl Content {
         };
         match self {
             Self::Bytes(bytes) => cut(&bytes),
-            Self::Blob(blob) => match blob.small() {
-                Some(bytes) => cut(&bytes),
-                None => Body::stream(blob.chunks(range), Some(length)),
-            },
+            Self::Blob(blob) => blob.body(range),
             Self::Spool(spool) => Body::stream(spool.chunks((length < size).then_some(range)), Some(length)),
         }
     }

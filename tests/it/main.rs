@@ -16,6 +16,7 @@ mod faults;
 mod harness;
 mod harness_checks;
 mod http;
+mod large_files;
 mod limits;
 mod maven_wire;
 mod npm_refusals;

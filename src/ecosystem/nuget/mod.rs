@@ -3,7 +3,7 @@
 //! A service index says where everything is; a restore needs lists of versions and the packages, the rest is for
 //! people: registrations, search, readmes. A package is known by its id in lower case and its normalised version.
 //! Clients send no credentials before they are asked for them, and take one source's failure for the failure of all:
-//! [`or_sign_in`] says when they are asked, and what was once fetched is served whatever becomes of its upstream.
+//! `or_sign_in` says when they are asked, and what was once fetched is served whatever becomes of its upstream.
 
 use std::sync::Arc;
 
