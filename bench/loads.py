@@ -70,9 +70,9 @@ def wrk_list(target, connections, seconds, lines, method="GET"):
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script, tempfile.NamedTemporaryFile("w") as listed:
         listed.write("\n".join(lines) + "\n")
         listed.flush()
-        script.write(f"""local next_line = io.lines("{listed.name}")
+        script.write(f"""local lines = io.open("{listed.name}")
 function request()
-  local line = next_line() or "/the-list-is-used-up\\t"
+  local line = lines:read() or "/the-list-is-used-up"
   local path, body = line:match("^([^\\t]*)\\t?(.*)$")
   return wrk.format("{method}", path, nil, body ~= "" and body or nil)
 end
