@@ -65,7 +65,7 @@ def misses(world):
         # Some were asked for and not waited for when the time was over.
         taken[target.name] += result["count"] + 64
         return result
-    return alternate(world, targets, load, again=0, settle=True)
+    return alternate(world, targets, load, again=0, settle=True, before=touch)
 
 
 def herd(world):

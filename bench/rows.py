@@ -100,13 +100,11 @@ class World:
     def versions(self):
         return {server.name: server.version for server in self.servers if server is not self.upstream}
 
-    def close(self):
+    def close(self, last):
+        """Stops the servers and removes the folder, unless it holds many files and more rows follow; gives what is left of it."""
         for server in self.servers:
             if server.process.poll() is None:
                 server.stop()
-
-    def remove(self, last):
-        """Removes the folder, unless it holds many files and more rows follow. Tells whether it is gone."""
         if last or self.row.in_memory or sum(1 for _ in self.folder.rglob("*")) <= FEW_FILES:
             shutil.rmtree(self.folder, ignore_errors=True)
-        return not self.folder.exists()
+        return [self.folder] if self.folder.exists() else []
