@@ -1,5 +1,5 @@
-"""The packages that every server of a measurement holds: the same bytes for all, made on the spot."""
-import base64, gzip, hashlib, io, json, random, tarfile
+"""What every server of a measurement holds: the same bytes for all, made on the spot."""
+import base64, gzip, hashlib, io, json, os, random, tarfile
 
 
 def manifest(name, version):
@@ -51,46 +51,83 @@ def abbreviated(document):
 
 
 def publish_body(name, version, body):
+    """What `npm publish` sends."""
     key = f"{name}-{version}.tgz"
     data = base64.b64encode(body).decode()
     return {
-        "_id": name, "name": name, "dist-tags": {"latest": version}, "versions": {version: listed(name, version, body, "http://x")},
+        "_id": name, "name": name, "dist-tags": {"latest": version},
+        "versions": {version: listed(name, version, body, "http://x")},
         "_attachments": {key: {"content_type": "application/octet-stream", "data": data, "length": len(body)}},
     }
 
 
+def large_packument(name, origin, versions=3500):
+    """A document of about 10 MB: as many versions as a well-known compiler has, each with digests of its own."""
+    document = packument(name, {f"{n // 100}.{n % 100}.0": listed(name, f"{n // 100}.{n % 100}.0", b"%d" % n, origin) for n in range(versions)})
+    for n, version in enumerate(document["versions"].values()):
+        version["devDependencies"] = {f"@tools/development-dependency-{m}": f"^{m}.{n % 40}.0" for m in range(24)}
+        version["_npmOperationalInternal"] = {"host": "somewhere", "tmp": hashlib.sha256(b"%d" % n).hexdigest() * 10}
+    return document
+
+
+def image_config(layers):
+    rootfs = {"type": "layers", "diff_ids": layers}
+    return json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
+
+
 class Files:
-    """What the local upstream serves and the peers copy."""
+    """The folder that the local upstream serves, with `static/` for the peer that serves plain files."""
 
-    def __init__(self, folder, origin, rounds):
-        self.folder, self.rounds = folder, rounds
-        for part in ["packuments", "tarballs", "static"]:
-            (folder / part).mkdir(parents=True)
-        self.hosted = {"tarball-20k": tarball("@bench/small", "1.0.0", 20_000), "tarball-1m": tarball("@bench/large", "1.0.0", 1 << 20)}
-        for row, body in self.hosted.items():
-            self.write(folder / "static" / f"{row}.tgz", body)
-        # As many versions as a well-known utility library has.
-        hot = tarball("hot", "1.0.0", 2000)
-        self.hot = packument("hot", {f"1.{n}.0": listed("hot", f"1.{n}.0", hot, origin) for n in range(115)})
-        self.write(folder / "packuments/hot.json", json.dumps(self.hot).encode())
-        short = json.dumps(abbreviated(self.hot)).encode()
-        self.write(folder / "static/hot.json", short)
-        self.write(folder / "static/hot.json.gz", gzip.compress(short, 6))
-        self.cold = {"cold-20k": self.make_cold("cold-20k", 20_000, 200, origin), "cold-16m": self.make_cold("cold-16m", 16 << 20, 3, origin)}
+    def __init__(self, folder, origin):
+        self.folder, self.origin = folder, origin
+        for part in ["packuments", "tarballs", "static", "v2/bench/image/blobs"]:
+            (folder / part).mkdir(parents=True, exist_ok=True)
 
-    def make_cold(self, name, size, per_round, origin):
-        """One package with versions enough for every round and one to warm up; each version is fetched once per server."""
+    def static(self, name, body):
+        """A file for the peer of plain files; gives its path there."""
+        self.write(self.folder / "static" / name, body)
+        return f"/{name}"
+
+    def document(self, document):
+        self.write(self.folder / "packuments" / f"{document['name']}.json", json.dumps(document).encode())
+
+    def popular(self):
+        """A package of as many versions as a well-known utility library has."""
+        body = tarball("hot", "1.0.0", 2000)
+        hot = packument("hot", {f"1.{n}.0": listed("hot", f"1.{n}.0", body, self.origin) for n in range(115)})
+        self.document(hot)
+        return hot
+
+    def huge(self):
+        document = large_packument("huge", self.origin)
+        self.document(document)
+        return document
+
+    def cold_package(self, name, size, per_batch, batches):
+        """One package, each version of which is fetched once by each server, in batches."""
         versions, files = {}, []
-        for n in range(per_round * (self.rounds + 1)):
+        for n in range(per_batch * batches):
             number, body = f"1.{n}.0", tarball(name, f"1.{n}.0", size)
             self.write(self.folder / "tarballs" / f"{name}-{number}.tgz", body)
-            versions[number] = listed(name, number, body, origin)
+            versions[number] = listed(name, number, body, self.origin)
             files.append((f"/{name}/-/{name}-{number}.tgz", len(body)))
-        self.write(self.folder / f"packuments/{name}.json", json.dumps(packument(name, versions)).encode())
-        return [files[at:at + per_round] for at in range(0, len(files), per_round)]
+        self.document(packument(name, versions))
+        return [files[at:at + per_batch] for at in range(0, len(files), per_batch)]
+
+    def cold_layers(self, size, count):
+        """Layers of the upstream, as pairs of path and size."""
+        made = []
+        for _ in range(count):
+            body = os.urandom(size)
+            path = f"v2/bench/image/blobs/sha256:{hashlib.sha256(body).hexdigest()}"
+            self.write(self.folder / path, body)
+            made.append(("/" + path, size))
+        return made
 
     @staticmethod
     def write(path, body):
         # How a file is written decides how fast it is read later: everybody's copy is written in large pieces.
-        with open(path, "wb", buffering=1 << 20) as out:
-            out.write(body)
+        with open(path, "wb", buffering=0) as out:
+            view = memoryview(body)
+            for at in range(0, len(view), 1 << 20):
+                out.write(view[at:at + (1 << 20)])
