@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -72,6 +73,7 @@ impl Server {
     /// With the address that cannot be listened on.
     pub async fn bind(state: Arc<ArcSwap<State>>, certificates: Option<&Arc<tls::Certificates>>) -> Result<Self> {
         let config = state.load().config.clone();
+        raise_descriptor_limit();
         let mut listeners = Vec::new();
         for address in &config.listen {
             listeners.push((listen(*address).await?, None));
@@ -121,6 +123,17 @@ impl Server {
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| Error::invalid(Subject::Config, format!("cannot listen on {address}: {error}")))
+}
+
+/// Lets this process open as many files and sockets as it may. What a shell hands on is often far less, for the sake of programs
+/// that would not stand more.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        tracing::warn!(%error, "the limit of open files stays as it was");
+    }
 }
 
 /// One listening socket's way in.
