@@ -19,6 +19,8 @@ use crate::identity::AccountChange;
 use crate::package::AccountId;
 use crate::store::redb::{self, Durability, Redb};
 
+mod allocations;
+mod counting;
 mod world;
 
 use world::{NAME, NOBODYS, Plot, USERS, Who, World};
