@@ -11,6 +11,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -165,6 +166,41 @@ fn proving(file: Arc<StoredFile>, range: Range<u64>, proof: Proof) -> ChunkStrea
             Ok(Some((chunk, (next, check, parts))))
         }
     }))
+}
+
+/// A file read from any place without moving anybody else's.
+pub(super) struct Reading<'a> {
+    file: &'a File,
+    size: u64,
+    position: u64,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(file: &'a File, size: u64) -> Self {
+        Self { file, size, position: 0 }
+    }
+}
+
+impl io::Read for Reading<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.size.saturating_sub(self.position)).unwrap_or(usize::MAX);
+        let length = buffer.len().min(left);
+        let count = self.file.read_at(&mut buffer[..length], self.position)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl io::Seek for Reading<'_> {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            io::SeekFrom::Start(position) => Some(position),
+            io::SeekFrom::End(offset) => self.size.checked_add_signed(offset),
+            io::SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
 }
 
 /// What is to be proved of a large blob's file.

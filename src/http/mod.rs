@@ -15,6 +15,7 @@ use http_body::{Frame, SizeHint};
 pub mod conditional;
 pub mod file;
 mod mapping;
+pub mod multipart;
 pub mod negotiate;
 pub mod path;
 pub mod reply;

@@ -221,7 +221,8 @@ async fn identify(registry: &Registry, ecosystem: &dyn Ecosystem, headers: &Head
     if ecosystem.info().sessions {
         return registry.identity().identify_session(headers).await;
     }
-    Ok(Identified { caller: registry.identity().identify(headers).await?, session: None })
+    let key = ecosystem.info().key_header.and_then(|name| headers.get(name));
+    Ok(Identified { caller: registry.identity().identify_with(headers, key).await?, session: None })
 }
 
 /// The mount as the client addresses it. An ecosystem's root paths keep their mount's address where documents need one.

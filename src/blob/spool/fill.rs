@@ -1,5 +1,6 @@
 //! Taking a body in: hashing and storing it beside the readers, and proving it at the end.
 
+use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 
 use super::window::Limits;
 use super::{Finished, Kept, Phase, Shared, State, bad_body, too_large};
+use crate::blob::read::Reading;
 use crate::blob::write::{Sink, Staged};
 use crate::blob::{Lease, Purpose, blocking, disk};
 use crate::digest::Digests;
@@ -180,12 +182,14 @@ impl Shared {
         self.lock().window.storing = false;
     }
 
-    /// Proves a small body that is all in memory, here and now: hashing it takes less than a thread's hop and
+    /// Proves a small body that is all in memory and has only to be hashed, here and now: hashing it takes less than a thread's hop and
     /// the file's making take, and those need not be waited for.
     fn prove_small(&self, sink: &mut Sink) -> Result<Option<Digests>> {
         let frames = {
             let state = self.lock();
-            if state.window.received() > self.blobs.0.config.small_limit_bytes || !state.window.is_in_memory() {
+            // Looking into a body may take longer than a thread's hop.
+            let large = state.window.received() > self.blobs.0.config.small_limit_bytes || self.inspection.is_some();
+            if large || !state.window.is_in_memory() {
                 return Ok(None);
             }
             state.window.unhashed(u64::MAX)
@@ -207,6 +211,7 @@ impl Shared {
             self.prove(sink.digests())?
         };
         self.store(&mut sink, &rest);
+        self.inspect(&mut sink)?;
         let size = {
             let mut state = self.lock();
             let waiting = state.window.waiting();
@@ -218,6 +223,24 @@ impl Shared {
         }
         let lease = self.keep(sink, &digests, size);
         Ok(Kept { digests, size, lease })
+    }
+
+    /// Looks at the whole body, if that is to be done.
+    fn inspect(&self, sink: &mut Sink) -> Result<()> {
+        let Some(inspection) = &self.inspection else { return Ok(()) };
+        let (stored, whole, size) = {
+            let state = self.lock();
+            (state.window.storing, state.window.whole(), state.window.received())
+        };
+        let looked = match whole {
+            Some(whole) => inspection(&mut Cursor::new(whole)),
+            None if stored => inspection(&mut Reading::new(sink.file()?, size)),
+            None => {
+                tracing::warn!("a body is passed on without being looked at");
+                Ok(())
+            }
+        };
+        looked.map_err(|error| bad_body("the upstream's file is not what its name says").because(error))
     }
 
     /// Makes the file a blob, if it was stored. An error of the disk is no error of the fill.
