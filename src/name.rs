@@ -11,6 +11,7 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Deserializer, Serialize};
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 /// A name that breaks a rule, with the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,7 +230,11 @@ impl Tag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PackageKey(u128);
 
-static HASH_KEYS: LazyLock<(RandomState, RandomState)> = LazyLock::new(|| (RandomState::new(), RandomState::new()));
+/// One pass of SipHash gives 128 bits; two passes for 64 each took twice as long.
+static HASHER: LazyLock<SipHasher13> = LazyLock::new(|| {
+    let drawn = RandomState::new();
+    SipHasher13::new_with_keys(drawn.hash_one(0), drawn.hash_one(1))
+});
 
 impl PackageKey {
     /// The key of a name in an ecosystem.
@@ -250,9 +255,12 @@ impl PackageKey {
         usize::try_from(self.0 % slots.max(1) as u128).unwrap_or(0)
     }
 
-    fn of(value: &impl Hash) -> Self {
-        let half = |state: &RandomState| u128::from(state.hash_one(value));
-        Self((half(&HASH_KEYS.0) << 64) | half(&HASH_KEYS.1))
+    /// The key of anything hashable that says what it is about, and of what sort it is.
+    #[must_use]
+    pub fn of(value: &impl Hash) -> Self {
+        let mut hasher = *HASHER;
+        value.hash(&mut hasher);
+        Self(hasher.finish128().as_u128())
     }
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Id;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::store::table::{Key, KeyParts, Table};
 use crate::store::{Batch, Store};
@@ -108,9 +108,10 @@ impl Index {
     }
 
     /// Notes a use of a blob, if it is cached. Gives its size.
-    pub(super) fn touch(&self, id: &Id, now: Timestamp) -> Option<u64> {
+    pub(super) fn touch(&self, id: &Id, clock: &Clock) -> Option<u64> {
         let mut part = self.part(id);
         let entry = part.entries.get_mut(id)?;
+        let now = clock.now();
         entry.used = entry.used.max(now);
         let Entry { size, written, .. } = *entry;
         if now.since(written) >= TOUCH {

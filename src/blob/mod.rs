@@ -175,7 +175,7 @@ pub struct Usage {
 const PROVED_FIRST_BYTES: u64 = 1 << 20;
 
 /// Size up to which a blob is taken into memory when it is read for the second time within a while.
-const MEMORY_MOST_BYTES: u64 = 1 << 20;
+const MEMORY_MOST_BYTES: u64 = 256 << 10;
 
 /// The SHA-256 that names a blob.
 type Id = [u8; 32];
@@ -255,19 +255,26 @@ impl Blobs {
     /// [`crate::error::Kind::Internal`] when the disk fails or a hosted blob is damaged.
     pub async fn read(&self, digest: &Digest) -> Result<Option<Blob>> {
         let Some(id) = id_of(digest) else { return Ok(None) };
-        let Inner { small, open, index, disk, clock, config, buffers, proved, .. } = &*self.0;
-        let expected = index.touch(&id, clock.now());
+        let Inner { small, open, index, clock, .. } = &*self.0;
+        let expected = index.touch(&id, clock);
         if let Some(bytes) = small.get(&id) {
             return Ok(Some(Blob::memory(*digest, bytes)));
         }
         if let Some(file) = open.get(&id, PROOF_HOLDS) {
             // Its second reader within a while; where memory is the better way, there will be more.
             if file.size() <= MEMORY_MOST_BYTES {
-                let bytes = file.read_whole().await.map_err(failed)?;
+                let bytes = Box::pin(file.read_whole()).await.map_err(failed)?;
                 return self.keep_in_memory(id, digest, bytes).map(Some);
             }
             return Ok(Some(Blob::file(*digest, file, None)));
         }
+        // Boxed, so that the future of a hit is small.
+        Box::pin(self.read_file(id, digest, expected)).await
+    }
+
+    /// As [`Blobs::read`], of what is neither in memory nor open.
+    async fn read_file(&self, id: Id, digest: &Digest, expected: Option<u64>) -> Result<Option<Blob>> {
+        let Inner { open, index, disk, config, buffers, proved, .. } = &*self.0;
         // Opening takes 2 µs when the name is in the kernel's cache; a thread's hop would cost three times that.
         let Some(file) = disk.blob(&id).map_err(failed)? else {
             index.forget(&id);

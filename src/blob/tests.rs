@@ -236,9 +236,9 @@ async fn a_large_blob_is_proved_by_its_first_reader() {
 async fn what_is_read_again_stays_open_or_in_memory() {
     let place = Place::new(Config { open_limit_files: 2, ..Config::default() }).await;
     let read = async |digest: &Digest| place.blobs.read(digest).await.unwrap().unwrap();
-    let middling = place.put(Purpose::Hosted, &content(300_000)).await;
+    let middling = place.put(Purpose::Hosted, &content(100_000)).await;
     assert!(read(&middling).await.small().is_none(), "once is no habit");
-    assert_eq!(read(&middling).await.small().unwrap(), content(300_000));
+    assert_eq!(read(&middling).await.small().unwrap(), content(100_000));
     assert_eq!(place.blobs.0.open.count(), 0, "what is in memory needs no file");
     let mut large = Vec::new();
     for length in [1_100_000, 1_200_000, 1_300_000] {

@@ -402,8 +402,7 @@ impl Catalog {
     /// # Errors
     /// When the store fails.
     pub async fn file(&self, _grant: &Grant, head: &Head, file: &str) -> Result<Option<Arc<HostedFile>>> {
-        let key =
-            PackageKey::new(&head.package.ecosystem, head.package.name.as_str()).with((head.package.id, head.package.generation, file));
+        let key = PackageKey::of(&(head.package.id, head.package.generation, file));
         if let Some(found) = self.0.files.get(&key) {
             return Ok(found);
         }

@@ -103,7 +103,10 @@ impl Identity {
                 Ok(Identified { caller: Caller::anonymous(), session: Some(Arc::from("")) })
             }
             Credentials::Session(text) => Box::pin(self.caller_in_session(&text)).await,
-            _ => Ok(Identified { caller: self.identify(headers).await?, session: None }),
+            // Not by way of `identify`, which would read and hash the token once more.
+            Credentials::Token(hash) => Ok(Identified { caller: self.caller_of(hash).await?, session: None }),
+            Credentials::Absent => Ok(Identified { caller: Caller::anonymous(), session: None }),
+            Credentials::Malformed => Err(refused()),
         }
     }
 

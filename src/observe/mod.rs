@@ -41,8 +41,8 @@ impl Tries {
     }
 
     /// Does work whose upstream requests count here.
-    pub async fn counting<T>(self, work: impl Future<Output = T>) -> T {
-        TRIES.scope(self, work).await
+    pub fn counting<T>(self, work: impl Future<Output = T>) -> impl Future<Output = T> {
+        TRIES.scope(self, work)
     }
 
     /// Adds one.

@@ -8,7 +8,6 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -141,7 +140,7 @@ impl Drop for Answer {
             self.line.whole &= lost == 0;
         }
         METRICS.sent(self.line.sent);
-        self.line.write(self.line.started.elapsed());
+        self.line.write();
     }
 }
 
@@ -154,10 +153,11 @@ const PATH_LENGTH: usize = 1024;
 const HEADER_LENGTH: usize = 120;
 
 impl Line {
-    fn write(&self, took: Duration) {
+    fn write(&self) {
         if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
             return;
         }
+        let took = self.started.elapsed();
         let cut = !self.whole && self.status != 304;
         log::entry(TARGET, "request", |entry| {
             entry.word("client", self.client);

@@ -77,7 +77,7 @@ pub fn origin<'a>(headers: &'a HeaderMap, uri: &'a Uri, setting: &Setting<'a>) -
     } else {
         let secure = forwarded(&FORWARDED_PROTO).map_or(setting.tls, |scheme| scheme.eq_ignore_ascii_case("https"));
         let prefix = forwarded(&FORWARDED_PREFIX).filter(|prefix| is_prefix(prefix)).unwrap_or_default();
-        Cow::Owned(format!("{}://{host}{}", if secure { "https" } else { "http" }, prefix.trim_end_matches('/')))
+        Cow::Owned([if secure { "https://" } else { "http://" }, host, prefix.trim_end_matches('/')].concat())
     };
     Ok(Origin { url, host, client })
 }

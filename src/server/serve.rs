@@ -111,16 +111,20 @@ pub(super) async fn answer(
             trace.note(|notes| notes.ecosystem = Some(name));
             let base = base(ecosystem, (origin, mount, rest), own_host);
             let asked = Asked { method: &parts.method, path: rest, query: parts.uri.query(), base: &base };
-            // A defect must cost its own request and no other.
-            let work = AssertUnwindSafe(ecosystem_answer(state, ecosystem, parts, body, (&asked, origin, own_host), trace, failed_logins));
-            let result = work.catch_unwind().await.unwrap_or_else(|_| Err(Error::internal(Subject::Request, "a handler panicked")));
+            // A defect must cost its own request and no other. Not bound to a name first, which would keep a second place for it.
+            let answered =
+                AssertUnwindSafe(ecosystem_answer(state, ecosystem, parts, body, (&asked, origin, own_host), trace, failed_logins))
+                    .catch_unwind()
+                    .await;
+            let result = answered.unwrap_or_else(|_| Err(Error::internal(Subject::Request, "a handler panicked")));
             let mut response = result.unwrap_or_else(|error| failed(ecosystem, &error, &asked, trace));
             // What says nothing of caches was made for this caller alone.
             response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
             response
         }
         Located::Rest(path) => {
-            let work = AssertUnwindSafe(rest_answer(state, parts, body, (origin, path), trace, failed_logins));
+            // Boxed, so that the future of a download is small: it is moved several times.
+            let work = AssertUnwindSafe(rest_answer(state, parts, body, (origin, path), trace, failed_logins).boxed());
             work.catch_unwind().await.unwrap_or_else(|_| rest::broken(&origin.url))
         }
         Located::Operation(operation) => operate(state, &parts.method, operation),
@@ -227,7 +231,7 @@ fn base(ecosystem: &dyn Ecosystem, (origin, mount, path): (&Origin<'_>, &str, &s
     if mount.is_empty() && own_host.is_none() && info.root_paths.iter().any(|root| path.starts_with(root)) {
         return BaseUrl::new(&format!("{}/{}", origin.url, info.mount));
     }
-    BaseUrl::new(&format!("{}{mount}", origin.url))
+    BaseUrl::new(&[&*origin.url, mount].concat())
 }
 
 fn failed(ecosystem: &dyn Ecosystem, error: &Error, asked: &Asked<'_>, trace: &Trace) -> Response {

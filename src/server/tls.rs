@@ -43,6 +43,8 @@ impl Certificates {
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::internal(Subject::Config, error))?;
         let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::<Self>::clone(self));
+        // A client that comes back saves the signature, whichever of many it is: without this, 256 are remembered.
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| Error::internal(Subject::Config, error))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }

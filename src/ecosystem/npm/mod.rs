@@ -68,7 +68,9 @@ impl Ecosystem for Npm {
     }
 
     fn signs_in(&self, method: &Method, path: &str) -> bool {
-        matches!(route::parse(method, path), Ok(Route::Login { .. } | Route::Ping))
+        // Most paths begin with a package's name, and what signs in does not: they need not be taken apart twice.
+        let names_a_package = path.as_bytes().get(1).is_some_and(|byte| *byte == b'@' || byte.is_ascii_alphanumeric());
+        !names_a_package && matches!(route::parse(method, path), Ok(Route::Login { .. } | Route::Ping))
     }
 
     fn error(&self, error: &Error, _: &Asked<'_>) -> Response {

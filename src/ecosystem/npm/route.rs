@@ -176,7 +176,9 @@ fn package(method: &Method, parts: &[&str]) -> Result<Route> {
 /// Takes the package name off the front, scoped or not, however its slash is written.
 fn split_name<'a, 'p>(parts: &'p [&'a str]) -> Result<(PackageName, &'p [&'a str])> {
     match parts {
-        [scope, name, rest @ ..] if scope.starts_with('@') && !scope.contains('/') => Ok((lenient_name(&format!("{scope}/{name}"))?, rest)),
+        [scope, name, rest @ ..] if scope.starts_with('@') && !scope.contains('/') => {
+            Ok((lenient_name(&[scope, "/", name].concat())?, rest))
+        }
         [name, rest @ ..] => Ok((lenient_name(name)?, rest)),
         [] => Err(Error::not_found(Subject::Route)),
     }

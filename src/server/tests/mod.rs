@@ -9,6 +9,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::access::model::{self, Answer, Asker, Mode, SCOPES, VISIBILITIES};
 use crate::ecosystem::ALL;
 use crate::ecosystem::rights::{Known, Needs, Request, Row};
@@ -17,6 +19,8 @@ use crate::identity::AccountChange;
 use crate::package::AccountId;
 use crate::store::redb::{self, Durability, Redb};
 
+mod allocations;
+mod counting;
 mod world;
 
 use world::{NAME, NOBODYS, Plot, USERS, Who, World};
@@ -102,6 +106,15 @@ async fn ask_everything(visibility: &'static str) {
             }
         }
     }
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised() {
+    let limit = getrlimit(Resource::Nofile);
+    let lower = limit.maximum.map(|most| most - 1);
+    setrlimit(Resource::Nofile, Rlimit { current: lower, ..limit }).unwrap();
+    super::raise_descriptor_limit();
+    assert_eq!(getrlimit(Resource::Nofile).current, limit.maximum);
 }
 
 #[test]

@@ -79,8 +79,8 @@ impl Seen {
 /// A server with people, and with one package of the organisation's, if it has one.
 pub(super) struct World {
     pub(super) engine: Fixture,
-    state: State,
-    failed_logins: FailedLogins,
+    pub(super) state: State,
+    pub(super) failed_logins: FailedLogins,
     ecosystem: &'static dyn Ecosystem,
     pub(super) users: HashMap<&'static str, u64>,
     acme: u64,

@@ -1,0 +1,116 @@
+//! How often a hit asks for memory, from the bytes of the request to the bytes of the answer.
+//!
+//! Each allocation is 20 to 100 ns, and what creeps into the path of a hit shows here first. Everything runs on the test's own
+//! thread over a stream in memory, so the count is the same each time, whatever else runs.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::super::{protocol, serve};
+use super::counting::allocations;
+use super::world::{NAME, Plot, World};
+use super::{Mode, truth};
+use crate::ecosystem::ALL;
+use crate::ecosystem::rights::Needs;
+use crate::http::Method;
+
+/// Most allocations of a hit, by its route. Of them hyper takes five: the read buffer and its share, the timer of the next head,
+/// and two for the map of the request's headers.
+const MOST: [(&str, u64); 3] = [("Tarball", 18), ("Packument", 16), ("Blob", 17)];
+
+/// A client that asks for the same again and again, each time when it has the answer.
+struct Repeated {
+    request: Vec<u8>,
+    /// How much of it was read.
+    read: usize,
+    left: u64,
+    waiting: Option<Waker>,
+    answered: bool,
+    statuses: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Repeated {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.answered {
+            self.waiting = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if self.left == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let end = self.request.len().min(self.read + buffer.remaining());
+        buffer.put_slice(&self.request[self.read..end]);
+        self.read = end % self.request.len();
+        if self.read == 0 {
+            self.left -= 1;
+            self.answered = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Repeated {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.statuses.fetch_add(u64::from(bytes.starts_with(b"HTTP/1.1 200 ")), Ordering::Relaxed);
+        self.answered = true;
+        self.waiting.take().inspect(Waker::wake_by_ref);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Allocations of so many requests on one connection.
+async fn count(world: &Arc<World>, request: &str, times: u64) -> u64 {
+    let statuses = Arc::<AtomicU64>::default();
+    let client = Repeated { request: request.into(), read: 0, left: times, waiting: None, answered: true, statuses: Arc::clone(&statuses) };
+    let (builder, world) = (protocol(&world.state.config), Arc::clone(world));
+    let before = allocations();
+    let service = service_fn(move |request| {
+        let (world, peer) = (Arc::clone(&world), ([192, 0, 2, 7], 1).into());
+        async move { Ok::<_, Infallible>(serve::serve(&world.state, request, peer, false, None, &world.failed_logins).await) }
+    });
+    builder.serve_connection(TokioIo::new(client), service).await.unwrap();
+    assert_eq!(statuses.load(Ordering::Relaxed), times, "{request}");
+    allocations() - before
+}
+
+#[tokio::test]
+async fn a_hit_allocates_no_more_than_it_needs() {
+    let (_folder, truth) = truth();
+    let mut found = BTreeMap::new();
+    for ecosystem in ALL {
+        let table = ecosystem.rights();
+        let plot = Plot { ecosystem: *ecosystem, table: &table, truth: &truth, mode: Mode::Inherit, visibility: "private" };
+        let world = Arc::new(World::new(plot).await);
+        for row in table.rows.iter().filter(|row| matches!(row.needs, Needs::Rights(["read"])) && row.status == 200) {
+            let request = world.request(row, NAME).await;
+            let route = (table.route)(&request);
+            if request.method != Method::GET || !MOST.iter().any(|(hot, _)| *hot == route) || found.contains_key(route) {
+                continue;
+            }
+            let target = format!("/{}{}", ecosystem.info().mount, request.target);
+            let head = format!("GET {target} HTTP/1.1\r\nhost: h\r\naccept: */*\r\nauthorization: Bearer {}\r\n\r\n", world.token);
+            count(&world, &head, 100).await;
+            let (few, many) = (count(&world, &head, 100).await, count(&world, &head, 1100).await);
+            found.insert(route, (many - few).div_ceil(1000));
+        }
+    }
+    let most = BTreeMap::from(MOST);
+    assert!(found.len() == most.len() && found.iter().all(|(route, count)| *count <= most[route]), "{found:?}, and at most {most:?}");
+}
