@@ -213,6 +213,7 @@ def profiled(world, target, load):
         watching.send_signal(signal.SIGINT)
         watching.wait(60)
         shown = ["perf", "report", "--stdio", "--no-children", "--percent-limit", "0.3", "--sort", "dso,symbol", "-i", data]
+        listed.parent.mkdir(exist_ok=True)
         listed.write_text(subprocess.run(shown, capture_output=True, text=True, timeout=300).stdout)
         say(f"  its profile is in {listed.relative_to(ROOT)}")
 
