@@ -23,6 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use self::behind::Behind;
 use self::disk::{Disk, FreeSpace, failed};
 use self::index::Index;
 use self::lease::Leases;
@@ -31,8 +32,9 @@ use self::write::Sink;
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result, Subject};
-use crate::store::Store;
+use crate::store::{Batch, Store};
 
+mod behind;
 mod disk;
 mod index;
 mod lease;
@@ -68,6 +70,8 @@ pub struct Config {
     pub spool_ahead_bytes: u64,
     /// How much of a fill stays in memory for its readers after it was written.
     pub spool_window_bytes: u64,
+    /// Small blobs that wait, in memory, to be written.
+    pub write_behind_bytes: u64,
     /// Size of the parts in which files are written.
     pub write_coalesce_bytes: u64,
     /// Largest blob that is kept in memory.
@@ -98,6 +102,7 @@ impl Default for Config {
             cache_limit_files: 1_000_000,
             spool_ahead_bytes: 64 << 20,
             spool_window_bytes: 4 << 20,
+            write_behind_bytes: 16 << 20,
             write_coalesce_bytes: 1 << 20,
             small_limit_bytes: 64 << 10,
             small_cache_bytes: 256 << 20,
@@ -131,6 +136,7 @@ struct Inner {
     leases: Arc<Leases>,
     store: Arc<dyn Store>,
     index: Index,
+    behind: Behind,
     small: quick_cache::sync::Cache<Id, Bytes, SmallWeight>,
     buffers: Arc<Buffers>,
     proved: Proved,
@@ -195,6 +201,7 @@ impl Blobs {
             disk: Arc::new(disk),
             buffers: Arc::new(Buffers::new(idle)),
             proved: Proved::default(),
+            behind: Behind::new(config.write_behind_bytes),
             fills: AtomicUsize::new(0),
             sessions: session::Sessions::default(),
             config,
@@ -319,6 +326,16 @@ impl Blobs {
         if let Some(id) = id_of(digest) {
             self.0.index.enter(id, size, self.0.clock.now());
         }
+    }
+
+    /// Puts what the index knows of a cached blob into the batch that will refer to it. So who finds the reference
+    /// after a crash finds a blob that may be damaged as a cached one, to be fetched again. When the batch cannot be
+    /// committed, [`Blobs::mark_cached`] has the row written later.
+    ///
+    /// # Errors
+    /// When the row cannot be written down.
+    pub fn put_row(&self, batch: &mut Batch, digest: &Digest) -> Result<()> {
+        id_of(digest).map_or(Ok(()), |id| self.0.index.put_row(batch, &id))
     }
 
     /// Writes new cached blobs, and when they were used, to the index.
