@@ -28,6 +28,7 @@ use self::disk::{Disk, FreeSpace, failed};
 use self::index::Index;
 use self::lease::Leases;
 use self::read::{Buffers, Proof, Proved, Stamp};
+use self::spool::frames::Frames;
 use self::write::Sink;
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
@@ -137,6 +138,7 @@ struct Inner {
     store: Arc<dyn Store>,
     index: Index,
     behind: Behind,
+    frames: Arc<Frames>,
     small: quick_cache::sync::Cache<Id, Bytes, SmallWeight>,
     buffers: Arc<Buffers>,
     proved: Proved,
@@ -201,6 +203,7 @@ impl Blobs {
             disk: Arc::new(disk),
             buffers: Arc::new(Buffers::new(idle)),
             proved: Proved::default(),
+            frames: Arc::new(Frames::new(config.spool_ahead_bytes)),
             behind: Behind::new(config.write_behind_bytes),
             fills: AtomicUsize::new(0),
             sessions: session::Sessions::default(),
@@ -338,11 +341,12 @@ impl Blobs {
         id_of(digest).map_or(Ok(()), |id| self.0.index.put_row(batch, &id))
     }
 
-    /// Writes new cached blobs, and when they were used, to the index.
+    /// Writes new cached blobs, and when they were used, to the index, and gives idle memory back.
     ///
     /// # Errors
     /// When the store fails; what was not written is tried again by the next flush.
     pub async fn flush(&self) -> Result<()> {
+        self.0.frames.shrink();
         self.0.index.flush(&*self.0.store).await
     }
 

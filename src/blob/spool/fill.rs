@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::frames::FRAME;
 use super::window::{Lane, Limits};
 use super::{Finished, Kept, Phase, Shared, State, bad_body, too_large};
 use crate::blob::write::Sink;
@@ -63,6 +64,19 @@ impl Filler {
                 Err(error)
             }
         }
+    }
+
+    /// As [`Filler::push`], of bytes that the caller wants back: they are copied, in frames of a size that readers can
+    /// have at once.
+    ///
+    /// # Errors
+    /// As [`Filler::push`].
+    pub async fn push_copy(&mut self, bytes: &[u8]) -> Result<()> {
+        for frame in bytes.chunks(FRAME) {
+            let copy = self.shared.blobs.0.frames.copy(frame);
+            self.push(copy).await?;
+        }
+        Ok(())
     }
 
     /// Bytes taken so far.

@@ -33,6 +33,7 @@ use crate::error::{Error, Kind, Result, Subject};
 
 mod fill;
 mod follow;
+pub(super) mod frames;
 mod window;
 
 pub use fill::Filler;
