@@ -244,6 +244,11 @@ impl Window {
         self.readers.insert(reader, position);
     }
 
+    /// How many readers there are.
+    pub(super) fn reader_count(&self) -> usize {
+        self.readers.len()
+    }
+
     /// Lets a reader go.
     pub(super) fn detach(&mut self, reader: u64) {
         self.readers.remove(&reader);
