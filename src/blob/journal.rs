@@ -23,7 +23,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -40,9 +41,14 @@ const HEADER: usize = 8 + 8 + 8 + 32;
 /// What the disk may tear or lose as one.
 const BLOCK: usize = 4096;
 
+/// How long a stop waits for what is under way.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The journal and what waits for it.
 pub(super) struct Journal {
     queue: Mutex<Queue>,
+    /// Told when the thread at work has ended.
+    idle: Condvar,
     pages: Mutex<Pages>,
     /// It failed, so blobs are synced one by one.
     broken: AtomicBool,
@@ -83,7 +89,7 @@ impl Journal {
         let generation = recover(disk)?;
         let pages =
             Pages { disk: Arc::clone(disk), bytes, generation, current: 0, position: 0, files: [None, None], checkpoints: [None, None] };
-        Ok(Self { queue: Mutex::default(), pages: Mutex::new(pages), broken: AtomicBool::new(false) })
+        Ok(Self { queue: Mutex::default(), idle: Condvar::new(), pages: Mutex::new(pages), broken: AtomicBool::new(false) })
     }
 
     /// Makes the first of these blobs durable, as many as there is room for; gives their number, or zero when the journal cannot do it.
@@ -103,7 +109,9 @@ impl Journal {
     pub(super) fn close(&self) -> io::Result<()> {
         let was_broken = self.broken.swap(true, Ordering::AcqRel);
         // Who is at work may have blobs in the journal whose files have no name yet.
-        if was_broken || lock(&self.queue).busy { Ok(()) } else { lock(&self.pages).close() }
+        let waited = self.idle.wait_timeout_while(lock(&self.queue), CLOSE_PATIENCE, |queue| queue.busy);
+        let busy = waited.unwrap_or_else(PoisonError::into_inner).0.busy;
+        if was_broken || busy { Ok(()) } else { lock(&self.pages).close() }
     }
 }
 
@@ -205,10 +213,10 @@ impl Blobs {
     }
 
     /// Gives a blob that the journal holds its file.
-    fn place_journaled(&self, digests: Digests, bytes: &Bytes) -> Result<Lease> {
-        let id = id_of(&digests.sha256).ok_or_else(|| Error::internal(Subject::Blob, "not a SHA-256"))?;
+    fn place_journaled(&self, digest: Digest, bytes: &Bytes) -> Result<Lease> {
+        let id = id_of(&digest).ok_or_else(|| Error::internal(Subject::Blob, "not a SHA-256"))?;
         // Before the name exists, so that no sweep can see it without the lease.
-        let lease = self.0.leases.take(id, digests.sha256, || bytes.len() as u64);
+        let lease = self.0.leases.take(id, digest, || bytes.len() as u64);
         self.0.disk.place(&id, bytes).map_err(failed)?;
         // From now on the truth may name it, so it is no longer the cache's to evict.
         self.0.index.forget(&id);
@@ -239,7 +247,7 @@ impl Run {
                 let kept = match &roomy {
                     Err(error) => Err(error.repeat()),
                     Ok(false) => Err(full()),
-                    Ok(true) if durable > 0 => blobs.place_journaled(digests, &bytes),
+                    Ok(true) if durable > 0 => blobs.place_journaled(digests.sha256, &bytes),
                     Ok(true) => Staged::in_memory(blobs.clone(), Purpose::Hosted, digests, bytes).keep_now(),
                 };
                 // Nobody may be waiting any more; the blob is kept all the same.
@@ -253,6 +261,9 @@ impl Run {
     fn next(&self) -> Option<Vec<Waiting>> {
         let mut queue = lock(&self.0.0.journal.queue);
         queue.busy = !queue.waiting.is_empty();
+        if !queue.busy {
+            self.0.0.journal.idle.notify_all();
+        }
         queue.busy.then(|| std::mem::take(&mut queue.waiting))
     }
 }
