@@ -3,13 +3,15 @@
 //! An index document of any ecosystem (a packument, a compact index, a metadata
 //! file) is a [`Document`]. The engine in `registry` gathers its sources, merges,
 //! filters, renders and remembers it; the format supplies the functions and knows
-//! nothing of sockets, stores or clocks.
+//! nothing of sockets, stores or clocks. Where upstreams are not laid out alike, each
+//! says in a [`Guide`] where it keeps what.
 
 use std::fmt::Debug;
 use std::hash::Hash;
 
 use bytes::Bytes;
 
+use crate::archive;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::name::PackageName;
@@ -38,7 +40,8 @@ impl BaseUrl {
 /// What to ask an upstream for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// Path and query below the upstream's base address, without a leading slash, already escaped.
+    /// Path and query below the upstream's address, without a leading slash, already escaped. Empty for that address itself;
+    /// a whole address, with its scheme, where the upstream gave one.
     pub path: String,
     /// The `Accept` header to send.
     pub accept: &'static str,
@@ -51,7 +54,7 @@ pub struct Ask {
 pub struct Promise {
     /// The version the file belongs to.
     pub version: String,
-    /// Where the upstream keeps it, absolute.
+    /// Where the upstream keeps it: whole, or relative to the upstream's address.
     pub url: String,
     /// Digests the index gives; all of them must hold.
     pub digests: Vec<Digest>,
@@ -86,8 +89,37 @@ pub struct Maintainer {
     pub email: Option<String>,
 }
 
+/// What an upstream says of itself before it can be asked for packages: where it keeps what. NuGet calls it a service
+/// index; Cargo's is `config.json`. `()` is for upstreams that are all laid out alike.
+pub trait Guide: Clone + Default + Send + Sync + 'static {
+    /// What to ask an upstream for; `None` where there is nothing to ask.
+    fn ask() -> Option<Ask>;
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the bytes are no such document.
+    fn parse(bytes: &[u8]) -> Result<Self>;
+}
+
+impl Guide for () {
+    fn ask() -> Option<Ask> {
+        None
+    }
+
+    fn parse(_: &[u8]) -> Result<Self> {
+        Ok(())
+    }
+}
+
+/// Looks at a whole file; refuses one that is not what its name says.
+pub type Inspection = std::sync::Arc<dyn Fn(&mut dyn archive::Source) -> Result<()> + Send + Sync>;
+
 /// An index document of one package, or of a part of it.
 pub trait Document: Clone + Send + Sync + 'static {
+    /// What says where an upstream keeps such documents and their files.
+    type Guide: Guide;
+
     /// Which of a package's documents: `()` where it has one, else a version or a page. The
     /// default is the one that tells whether there is such a package.
     type Part: Clone + Eq + Hash + Debug + Default + Send + Sync + 'static;
@@ -96,7 +128,7 @@ pub trait Document: Clone + Send + Sync + 'static {
     type Form: Copy + Eq + Hash + Debug + Send + Sync + 'static;
 
     /// What to ask an upstream for. One request serves all forms.
-    fn ask(name: &PackageName, part: &Self::Part) -> Ask;
+    fn ask(name: &PackageName, part: &Self::Part, guide: &Self::Guide) -> Ask;
 
     /// Reads an upstream's document.
     ///
@@ -121,7 +153,14 @@ pub trait Document: Clone + Send + Sync + 'static {
     fn is_empty(&self) -> bool;
 
     /// What the document promises about a file, by the name it has in our download path.
-    fn promise(&self, file: &str) -> Option<Promise>;
+    fn promise(&self, file: &str, guide: &Self::Guide) -> Option<Promise>;
+
+    /// What an upstream's file is proved by where no digest of it is promised. Such a file never changes either: other bytes
+    /// than were once fetched are refused.
+    fn inspection(name: &PackageName, file: &str, limits: &archive::Limits) -> Option<Inspection> {
+        let _ = (name, file, limits);
+        None
+    }
 
     /// Whether fetching a file is a download of its version, and not of something
     /// beside it: a signature, a checksum.

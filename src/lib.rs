@@ -14,7 +14,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | `error` | the one error type: condition, subject, message, cause |
-//! | `clock`, `digest`, `name`, `xml` | present time; content digests; names in their one spelling; XML within bounds |
+//! | `clock`, `digest`, `name` | present time; content digests; names in their one spelling |
+//! | `archive`, `xml` | zip archives and XML, within bounds |
 //! | `http` | bodies, conditional requests, ranges, negotiation, paths: mostly pure |
 //! | `observe` | every metric, and the notes and the writer of the log's lines |
 //! | `package` | packages, versions, files, roles as plain data that all formats share |
@@ -56,6 +57,7 @@
 
 pub mod error;
 
+pub mod archive;
 pub mod clock;
 pub mod digest;
 pub mod name;

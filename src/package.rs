@@ -185,6 +185,9 @@ pub struct Package {
     pub ecosystem: String,
     /// Canonical name.
     pub name: PackageName,
+    /// How its publisher last wrote the name, where that is not the canonical one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spelling: Option<PackageName>,
     /// The account whose package it is.
     pub owner: AccountId,
     /// Who may see it.
@@ -250,6 +253,10 @@ pub struct Version {
     /// The publisher's warning against using it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deprecated: Option<String>,
+    /// Set when only those still find it who ask for this very version, as NuGet's unlisting and the yanks of Cargo and PyPI
+    /// want it: the reason, which may be empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlisted: Option<String>,
     /// Set when it is deleted. The record stays: the number is never reused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,

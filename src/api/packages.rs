@@ -253,6 +253,7 @@ async fn view(call: &Call<'_>, package: &Package) -> Result<Value> {
     Ok(json!({
         "id": package.id,
         "name": package.name,
+        "spelling": package.spelling,
         "ecosystem": package.ecosystem,
         "owner": owner,
         "visibility": package.visibility,
@@ -274,6 +275,7 @@ fn version_view(version: &Version, publisher: Option<&Option<OwnerName>>) -> Val
         "updated_at": version.updated_at,
         "deleted_at": version.deleted_at,
         "deprecated": version.deprecated,
+        "unlisted": version.unlisted,
         "files": files,
     })
 }

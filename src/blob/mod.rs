@@ -27,18 +27,21 @@ use self::behind::Behind;
 use self::disk::{Disk, FreeSpace, failed};
 use self::index::Index;
 use self::lease::Leases;
-use self::read::{Buffers, Proof, Proved, Stamp};
+use self::open::{Open, OpenFiles};
+use self::read::{Buffers, PROOF_HOLDS, Proof, Proved, Stamp};
 use self::spool::frames::Frames;
 use self::write::Sink;
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result, Subject};
+use crate::http::file::StoredFile;
 use crate::store::{Batch, Store};
 
 mod behind;
 mod disk;
 mod index;
 mod lease;
+mod open;
 mod read;
 mod session;
 mod spool;
@@ -79,6 +82,8 @@ pub struct Config {
     pub small_limit_bytes: u64,
     /// Total size of the blobs that are kept in memory.
     pub small_cache_bytes: u64,
+    /// Most files that stay open to be sent again; each takes a file descriptor.
+    pub open_limit_files: usize,
     /// Memory for buffers that are waiting to be used again.
     pub idle_buffer_bytes: u64,
     /// How long a blob stays leased after its lease was dropped.
@@ -107,6 +112,7 @@ impl Default for Config {
             write_coalesce_bytes: 1 << 20,
             small_limit_bytes: 64 << 10,
             small_cache_bytes: 256 << 20,
+            open_limit_files: 512,
             idle_buffer_bytes: 8 << 20,
             lease_seconds: 300,
             remove_files_per_second: 500,
@@ -140,6 +146,7 @@ struct Inner {
     behind: Behind,
     frames: Arc<Frames>,
     small: quick_cache::sync::Cache<Id, Bytes, SmallWeight>,
+    open: OpenFiles,
     buffers: Arc<Buffers>,
     proved: Proved,
     /// Fills in progress; they share [`Config::spool_ahead_bytes`].
@@ -175,6 +182,9 @@ pub struct Usage {
 /// then gets another copy, or an error in words, instead of a broken connection.
 const PROVED_FIRST_BYTES: u64 = 1 << 20;
 
+/// Size up to which a blob is taken into memory when it is read for the second time within a while.
+const MEMORY_MOST_BYTES: u64 = 1 << 20;
+
 /// The SHA-256 that names a blob.
 type Id = [u8; 32];
 
@@ -201,6 +211,7 @@ impl Blobs {
         Ok(Self(Arc::new(Inner {
             leases: Arc::new(Leases::new(clock.clone(), Duration::from_secs(config.lease_seconds))),
             disk: Arc::new(disk),
+            open: OpenFiles::new(config.open_limit_files),
             buffers: Arc::new(Buffers::new(idle)),
             proved: Proved::default(),
             frames: Arc::new(Frames::new(config.spool_ahead_bytes)),
@@ -254,10 +265,18 @@ impl Blobs {
     /// [`crate::error::Kind::Internal`] when the disk fails or a hosted blob is damaged.
     pub async fn read(&self, digest: &Digest) -> Result<Option<Blob>> {
         let Some(id) = id_of(digest) else { return Ok(None) };
-        let Inner { small, index, disk, clock, config, buffers, proved, .. } = &*self.0;
+        let Inner { small, open, index, disk, clock, config, buffers, proved, .. } = &*self.0;
         let expected = index.touch(&id, clock.now());
         if let Some(bytes) = small.get(&id) {
             return Ok(Some(Blob::memory(*digest, bytes)));
+        }
+        if let Some(file) = open.get(&id, PROOF_HOLDS) {
+            // Its second reader within a while; where memory is the better way, there will be more.
+            if file.size() <= MEMORY_MOST_BYTES {
+                let bytes = file.read_whole().await.map_err(failed)?;
+                return self.keep_in_memory(id, digest, bytes).map(Some);
+            }
+            return Ok(Some(Blob::file(*digest, file, None)));
         }
         // Opening takes 2 µs when the name is in the kernel's cache; a thread's hop would cost three times that.
         let Some(file) = disk.blob(&id).map_err(failed)? else {
@@ -269,28 +288,50 @@ impl Blobs {
         if expected.is_some_and(|expected| expected != size) {
             return self.damaged(&id, digest);
         }
-        if size > config.small_limit_bytes {
-            let proof = match proved.get(&id, stamp) {
-                Some(true) => None,
-                Some(false) => return self.damaged(&id, digest),
-                None => Some(Proof { blobs: self.clone(), digest: *digest, stamp }),
-            };
-            let mut blob = Blob::file(*digest, size, file, Arc::clone(buffers), proof);
-            if size <= PROVED_FIRST_BYTES && !blob.prove().await? {
-                return Ok(None);
+        let file = Arc::new(StoredFile::new(file, size, Arc::clone(buffers)));
+        if size <= config.small_limit_bytes {
+            let bytes = file.read_whole().await.map_err(failed)?;
+            if Digest::sha256(&bytes) != *digest {
+                return self.damaged(&id, digest);
             }
-            return Ok(Some(blob));
+            return self.keep_in_memory(id, digest, bytes).map(Some);
         }
-        let bytes = read::read_whole(&Arc::new(file), size).await.map_err(failed)?;
-        if Digest::sha256(&bytes) != *digest {
-            return self.damaged(&id, digest);
+        let proof = match proved.get(&id, stamp) {
+            Some(outcome) if outcome.right => {
+                open.keep(id, Open { file: Arc::clone(&file), stamp, proved: outcome.when });
+                self.unless_removed(&id)?;
+                None
+            }
+            Some(_) => return self.damaged(&id, digest),
+            None => Some(Proof { blobs: self.clone(), digest: *digest, stamp }),
+        };
+        let mut blob = Blob::file(*digest, file, proof);
+        if size <= PROVED_FIRST_BYTES && !blob.prove().await? {
+            return Ok(None);
         }
-        small.insert(id, bytes.clone());
-        // Whoever removed the blob since it was opened may have cleared the memory before this insert.
-        if disk.size(&id).map_err(failed)?.is_none() {
-            small.remove(&id);
+        Ok(Some(blob))
+    }
+
+    /// Takes a blob that is proved into memory.
+    fn keep_in_memory(&self, id: Id, digest: &Digest, bytes: Bytes) -> Result<Blob> {
+        self.0.small.insert(id, bytes.clone());
+        self.0.open.forget(&id);
+        self.unless_removed(&id)?;
+        Ok(Blob::memory(*digest, bytes))
+    }
+
+    /// Drops what was just kept of a blob that is gone: whoever removed it may have done so before that was kept.
+    fn unless_removed(&self, id: &Id) -> Result<()> {
+        if self.0.disk.size(id).map_err(failed)?.is_none() {
+            self.forget_content(id);
         }
-        Ok(Some(Blob::memory(*digest, bytes)))
+        Ok(())
+    }
+
+    /// Drops what is kept of a blob's content besides its file.
+    fn forget_content(&self, id: &Id) {
+        self.0.small.remove(id);
+        self.0.open.forget(id);
     }
 
     /// Keeps a blob from removal while the lease lives. Take it first and look whether the blob
@@ -359,10 +400,16 @@ impl Blobs {
         Usage { cached_count: self.0.index.count(), cached_bytes: self.0.index.bytes(), free_bytes, full }
     }
 
+    /// How many reads had to wait for the disk since this was last asked.
+    #[must_use]
+    pub fn take_cold_reads(&self) -> u64 {
+        self.0.buffers.take_cold_reads()
+    }
+
     fn remove_now(&self, id: &Id) -> Result<bool> {
         let Some(detached) = self.0.leases.unless_leased(id, || self.0.disk.detach(id)) else { return Ok(false) };
         self.0.index.forget(id);
-        self.0.small.remove(id);
+        self.forget_content(id);
         drop(detached.map_err(failed)?);
         Ok(true)
     }
@@ -378,6 +425,7 @@ impl Blobs {
 
     fn damaged(&self, id: &Id, digest: &Digest) -> Result<Option<Blob>> {
         tracing::error!(%digest, "a blob is damaged");
+        self.forget_content(id);
         if !self.0.index.forget(id) {
             return Err(Error::internal(Subject::Blob, format!("{digest} is damaged")));
         }

@@ -83,7 +83,7 @@ impl Blobs {
         let blobs = self.clone();
         blocking(move || {
             let Some(detached) = blobs.0.leases.if_candidate(&id, || blobs.0.disk.detach(&id)) else { return Ok(false) };
-            blobs.0.small.remove(&id);
+            blobs.forget_content(&id);
             drop(detached.map_err(failed)?);
             Ok(true)
         })

@@ -123,7 +123,7 @@ async fn what_was_written_is_read() {
         for _ in 0..2 {
             let open = async || place.blobs.read(lease.digest()).await.unwrap().unwrap();
             assert_eq!(open().await.size(), length as u64);
-            assert_eq!(open().await.small().is_some(), length <= 64 << 10);
+            assert!(open().await.small().is_some() || length > 64 << 10);
             assert_eq!(open().await.bytes(length as u64).await.unwrap(), content);
             assert_eq!(collect(open().await, 0..u64::MAX).await, content);
             let middle = length / 3..length / 2;
@@ -230,6 +230,57 @@ async fn a_large_blob_is_proved_by_its_first_reader() {
             Purpose::Hosted => assert_eq!(again.err().map(|error| error.kind()), Some(Kind::Internal)),
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_read_again_stays_open_or_in_memory() {
+    let place = Place::new(Config { open_limit_files: 2, ..Config::default() }).await;
+    let read = async |digest: &Digest| place.blobs.read(digest).await.unwrap().unwrap();
+    let middling = place.put(Purpose::Hosted, &content(300_000)).await;
+    assert!(read(&middling).await.small().is_none(), "once is no habit");
+    assert_eq!(read(&middling).await.small().unwrap(), content(300_000));
+    assert_eq!(place.blobs.0.open.count(), 0, "what is in memory needs no file");
+    let mut large = Vec::new();
+    for length in [1_100_000, 1_200_000, 1_300_000] {
+        large.push(place.put(Purpose::Cached, &content(length)).await);
+        for _ in 0..3 {
+            let blob = read(large.last().unwrap()).await;
+            assert!(blob.small().is_none());
+            assert!(collect(blob, 0..u64::MAX).await == content(length));
+        }
+    }
+    assert_eq!(place.blobs.0.open.count(), 2, "the limit holds");
+    place.pass_grace();
+    for digest in large.iter().chain([&middling]) {
+        assert!(place.blobs.remove(digest).await.unwrap());
+        assert!(place.blobs.read(digest).await.unwrap().is_none());
+    }
+    assert_eq!(place.blobs.0.open.count(), 0);
+}
+
+#[tokio::test]
+async fn an_open_file_that_was_touched_is_looked_at_anew() {
+    let place = Place::new(Config::default()).await;
+    let content = content(1_500_000);
+    let digest = place.put(Purpose::Cached, &content).await;
+    let read = async || place.blobs.read(&digest).await;
+    let path = place.path(&digest);
+    for _ in 0..2 {
+        assert!(collect(read().await.unwrap().unwrap(), 0..u64::MAX).await == content);
+    }
+    // Right bytes in another file, as from a backup, are taken; without a name it is gone; a flipped bit is found.
+    std::fs::remove_file(&path).unwrap();
+    assert!(read().await.unwrap().is_none());
+    std::fs::write(&path, &content).unwrap();
+    for _ in 0..2 {
+        assert!(collect(read().await.unwrap().unwrap(), 0..u64::MAX).await == content);
+    }
+    assert_eq!(place.blobs.0.open.count(), 1);
+    let mut flipped = content.to_vec();
+    flipped[700_000] ^= 1;
+    std::fs::write(&path, flipped).unwrap();
+    let sent: Vec<_> = read().await.unwrap().unwrap().chunks(0..u64::MAX).collect().await;
+    assert!(sent.last().unwrap().is_err());
 }
 
 #[tokio::test]

@@ -115,7 +115,7 @@ impl Blobs {
             self.0.index.forget(&id);
             let blobs = self.clone();
             blocking(move || blobs.0.disk.quarantine(Folder::Shard(id[0]), hex::encode(id).as_bytes()).map_err(failed)).await?;
-            self.0.small.remove(&id);
+            self.forget_content(&id);
             note(&mut report.damaged, digest, &mut report.unlisted);
         }
         Ok(())

@@ -65,6 +65,8 @@ pub struct Draft {
     pub ecosystem: &'static str,
     /// The package.
     pub name: PackageName,
+    /// How its name is written here, where that is not the canonical one.
+    pub spelling: Option<PackageName>,
     /// The account a new package will belong to.
     pub owner: AccountId,
     /// Who publishes.
@@ -157,6 +159,7 @@ pub fn publish_related(
     if let Some(tag) = &draft.first_tag {
         package.tags.entry(tag.clone()).or_insert_with(|| draft.number.clone());
     }
+    package.spelling.clone_from(&draft.spelling);
     expect_fixed_tags(&before, &package)?;
     let package = touch(&mut batch, package, now)?;
     if head.is_none() {
@@ -172,6 +175,7 @@ pub fn publish_related(
         files: draft.files.clone(),
         relations,
         deprecated: None,
+        unlisted: None,
         deleted_at: None,
         lost_tags: Vec::new(),
         purged: false,
@@ -218,6 +222,7 @@ fn new(draft: &Draft, id: PackageId, now: Timestamp) -> Package {
         id,
         ecosystem: draft.ecosystem.to_owned(),
         name: draft.name.clone(),
+        spelling: None,
         owner: draft.owner,
         visibility: draft.visibility,
         repository: draft.repository,
@@ -368,6 +373,27 @@ pub fn deprecate(head: &Head, versions: &[(Stored<Version>, Option<String>)], no
         VERSIONS.put(&mut change.batch, key(), &changed)?;
         change.versions.push(about(stored));
     }
+    Ok(change)
+}
+
+/// Hides a live version from all but those who ask for it by its number, for a reason; or shows it again.
+/// Of one that is as it should be there is nothing to do.
+///
+/// # Errors
+/// As [`edit`]; [`NotFound`](crate::error::Kind::NotFound) when the version is deleted.
+pub fn list(head: &Head, stored: &Stored<Version>, unlisted: Option<String>, now: Timestamp) -> Result<Change> {
+    if stored.value.deleted_at.is_some() {
+        return Err(Error::not_found(Subject::Version));
+    }
+    let deed = if unlisted.is_some() { Deed::Unlisted } else { Deed::Relisted };
+    let mut change = edit(head, deed, now, |_| {})?;
+    change.versions.push(about(stored));
+    if stored.value.unlisted == unlisted {
+        return Ok(Change { batch: Batch::new(), ..change });
+    }
+    let key = || version_key(head.package.id, &stored.value.number);
+    VERSIONS.unchanged(&mut change.batch, key(), stored);
+    VERSIONS.put(&mut change.batch, key(), &Version { unlisted, updated_at: now, ..stored.value.clone() })?;
     Ok(change)
 }
 

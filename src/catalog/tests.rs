@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
-use super::change::{Change, New, delete_package, delete_versions, deleted_together, edit, publish, restore_package, restore_versions};
+use super::change::{
+    Change, New, delete_package, delete_versions, deleted_together, edit, list, publish, restore_package, restore_versions,
+};
 use super::*;
 use crate::clock::Timestamp;
 use crate::event::Deed;
@@ -56,6 +58,7 @@ pub(crate) fn draft(ecosystem: &'static str, name: &PackageName, owner: AccountI
     Draft {
         ecosystem,
         name: name.clone(),
+        spelling: None,
         owner,
         publisher: owner,
         visibility: Visibility::Private,
@@ -292,6 +295,28 @@ async fn a_deleted_version_vanishes_and_its_number_stays_used() {
     assert!(f.has_file("tool-1.0.0.tgz").await);
     assert_eq!(f.head().await.package.tags[&latest()], "1.0.0", "there was no latest, so it is set");
     assert_eq!(f.restore_version("1.0.0").await.unwrap_err().kind(), Kind::Conflict);
+}
+
+#[tokio::test]
+async fn an_unlisted_version_is_there_and_hidden() {
+    let f = fixture().await;
+    f.publish("1.0.0").await;
+    let hide = async |reason: Option<&str>| {
+        let head = f.head().await;
+        let change = list(&head, &f.live().await[0], reason.map(str::to_owned), f.now()).unwrap();
+        let made = (change.deed, change.versions[0].number.clone(), change.batch.changes.is_empty());
+        f.commit(change).await;
+        made
+    };
+    assert_eq!(hide(Some("broken")).await, (Deed::Unlisted, "1.0.0".to_owned(), false));
+    assert_eq!(f.live().await[0].value.unlisted.as_deref(), Some("broken"));
+    assert!(f.has_file("tool-1.0.0.tgz").await && f.numbers().await == ["1.0.0"]);
+    assert!(hide(Some("broken")).await.2, "it is so already");
+    assert_eq!(hide(None).await, (Deed::Relisted, "1.0.0".to_owned(), false));
+    assert_eq!(f.live().await[0].value.unlisted, None);
+    f.delete_version("1.0.0").await;
+    let stored = f.stored("1.0.0").await;
+    assert_eq!(list(&*f.head().await, &stored, Some(String::new()), f.now()).unwrap_err().kind(), Kind::NotFound);
 }
 
 #[tokio::test]

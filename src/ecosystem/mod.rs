@@ -21,13 +21,14 @@ use crate::registry::{Call, Tagging};
 
 pub mod maven;
 pub mod npm;
+pub mod nuget;
 pub mod oci;
 #[cfg(test)]
 pub mod rights;
 pub mod rubygems;
 
 /// Every ecosystem this server speaks.
-pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &maven::Maven, &rubygems::RubyGems, &oci::Oci];
+pub static ALL: &[&dyn Ecosystem] = &[&npm::Npm, &maven::Maven, &rubygems::RubyGems, &oci::Oci, &nuget::NuGet];
 
 /// What the server must know of an ecosystem before it can hand a request to it.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Info {
     pub fixed_mount: bool,
     /// Whether its clients exchange their token for session tokens.
     pub sessions: bool,
+    /// A header of its own in which its clients send a token, in lower case.
+    pub key_header: Option<&'static str>,
     /// Paths that its clients send to the origin's root, dropping the mount they are configured with.
     pub root_paths: &'static [&'static str],
     /// What GitHub's API calls its packages: the first is shown, each is accepted.

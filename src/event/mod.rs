@@ -65,6 +65,10 @@ pub enum Deed {
     Extended,
     /// Metadata of a version changed: its warning.
     Deprecated,
+    /// A version was hidden from all but those who ask for it by its number.
+    Unlisted,
+    /// It is shown again.
+    Relisted,
     /// A tag was set or removed.
     Tagged,
     /// A version, or a package with all its versions, was deleted.
@@ -93,6 +97,8 @@ impl Deed {
             Self::Published => "published",
             Self::Extended => "extended",
             Self::Deprecated => "deprecated",
+            Self::Unlisted => "unlisted",
+            Self::Relisted => "relisted",
             Self::Tagged => "tagged",
             Self::Deleted => "deleted",
             Self::Restored => "restored",

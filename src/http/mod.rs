@@ -5,6 +5,7 @@
 //! apart where it matters and later tricks change one file.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,11 +13,15 @@ use futures_util::Stream;
 use http_body::{Frame, SizeHint};
 
 pub mod conditional;
+pub mod file;
+mod mapping;
+pub mod multipart;
 pub mod negotiate;
 pub mod path;
 pub mod reply;
 pub mod upload;
 
+pub use file::FileBody;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request, response};
 pub use upload::Upload;
 
@@ -35,6 +40,8 @@ pub enum Body {
     Empty,
     /// Bytes in memory.
     Bytes(Bytes),
+    /// A stored file, or a range of it.
+    File(FileBody),
     /// Chunks as they come, with their total length if it is known.
     Stream {
         /// The chunks.
@@ -56,6 +63,7 @@ impl Body {
         match self {
             Self::Empty => Some(0),
             Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::File(file) => Some(file.len()),
             Self::Stream { length, .. } => *length,
         }
     }
@@ -97,6 +105,11 @@ impl http_body::Body for Body {
                 *self = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
+            Self::File(FileBody { file, range }) => {
+                let body = FileBody { file: Arc::clone(file), range: range.clone() };
+                *self = Self::Stream { length: Some(body.len()), chunks: body.chunks() };
+                self.poll_frame(cx)
+            }
             Self::Stream { chunks, length } => {
                 let next = std::task::ready!(chunks.as_mut().poll_next(cx));
                 if let (Some(length), Some(Ok(chunk))) = (length, &next) {
@@ -111,6 +124,7 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => true,
             Self::Bytes(bytes) => bytes.is_empty(),
+            Self::File(file) => file.is_empty(),
             Self::Stream { .. } => false,
         }
     }

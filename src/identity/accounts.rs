@@ -101,6 +101,14 @@ impl Identity {
         Ok(self.commit_told(batch, [made(&admin)]).await?.then_some(text))
     }
 
+    /// Whether there was ever an account besides that of the [first start](Identity::first_start).
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn has_people(&self) -> Result<bool> {
+        Ok(ACCOUNTS.scan(&*self.store, Key::new(), None, 2).await?.len() > 1)
+    }
+
     /// The account of an id.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //! | GitHub's API clients | `Authorization: token T` |
 //! | Maven, pip, docker login, npm `_auth`, git | `Authorization: Basic` with T as password, or as user name and an empty password |
 //! | gem, cargo | `Authorization: T` |
-//! | dotnet, nuget | `X-NuGet-ApiKey: T` |
+//! | dotnet, nuget | a header of their own, `X-NuGet-ApiKey: T` |
 //! | what was written for GitHub's container registry | `Authorization: Bearer base64(T)` |
 //!
 //! Basic with neither user name nor password is what some container clients send who have no
@@ -42,17 +42,14 @@ pub(super) enum Credentials {
     Session(String),
 }
 
-/// Reads the headers. `Authorization` goes before `X-NuGet-ApiKey`, because a client
-/// that has both was told a stored password for this source and only a placeholder as key.
-pub(super) fn read(headers: &HeaderMap) -> Credentials {
+/// Reads the headers. `key` is the value of a header that an ecosystem's clients send a token in; `Authorization` goes
+/// before it, because a client that has both was told a stored password for this source and only a placeholder as key.
+pub(super) fn read(headers: &HeaderMap, key: Option<&HeaderValue>) -> Credentials {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let found = match (values.next(), values.next()) {
         (Some(value), None) => authorization(value),
         (Some(_), Some(_)) => None,
-        (None, _) => match headers.get("x-nuget-apikey") {
-            None => Some(Credentials::Absent),
-            Some(value) => text(value).and_then(|text| token(text.trim())),
-        },
+        (None, _) => key.map_or(Some(Credentials::Absent), authorization),
     };
     found.unwrap_or(Credentials::Malformed)
 }
@@ -103,7 +100,11 @@ mod tests {
     use crate::identity::TokenText;
 
     fn read_one(name: &'static str, value: &[u8]) -> Credentials {
-        read(&HeaderMap::from_iter([(header::HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())]))
+        read(&HeaderMap::from_iter([(header::HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())]), None)
+    }
+
+    fn read_key(value: &[u8]) -> Credentials {
+        read(&HeaderMap::new(), Some(&HeaderValue::from_bytes(value).unwrap()))
     }
 
     #[test]
@@ -129,7 +130,9 @@ mod tests {
         ] {
             assert_eq!(read_one("authorization", value.as_bytes()), expected, "{value}");
         }
-        assert_eq!(read_one("x-nuget-apikey", t.as_bytes()), expected);
+        for value in [t.to_owned(), format!(" {t} "), format!("Bearer {t}")] {
+            assert_eq!(read_key(value.as_bytes()), expected, "{value}");
+        }
     }
 
     #[test]
@@ -157,8 +160,8 @@ mod tests {
         for value in cases {
             assert_eq!(read_one("authorization", value), Credentials::Malformed);
         }
-        assert_eq!(read_one("x-nuget-apikey", b"az"), Credentials::Malformed);
-        assert_eq!(read(&HeaderMap::new()), Credentials::Absent);
+        assert_eq!(read_key(b"az"), Credentials::Malformed);
+        assert_eq!(read(&HeaderMap::new(), None), Credentials::Absent);
     }
 
     #[test]
@@ -177,9 +180,9 @@ mod tests {
         let bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose())).unwrap();
         let mut headers = HeaderMap::new();
         headers.append(header::AUTHORIZATION, bearer.clone());
-        headers.insert("x-nuget-apikey", HeaderValue::from_static("az"));
-        assert_eq!(read(&headers), Credentials::Token(token.hash()));
+        let placeholder = HeaderValue::from_static("az");
+        assert_eq!(read(&headers, Some(&placeholder)), Credentials::Token(token.hash()));
         headers.append(header::AUTHORIZATION, bearer);
-        assert_eq!(read(&headers), Credentials::Malformed);
+        assert_eq!(read(&headers, None), Credentials::Malformed);
     }
 }

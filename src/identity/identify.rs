@@ -21,7 +21,7 @@ use super::token::{Scopes, TokenHash};
 use super::{Config, Identity};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result, Subject};
-use crate::http::HeaderMap;
+use crate::http::{HeaderMap, HeaderValue};
 use crate::package::TokenId;
 use crate::store::Batch;
 
@@ -85,7 +85,15 @@ impl Identity {
     /// `Unauthenticated` for a token that is malformed, unknown, expired, revoked or
     /// of a disabled user; `Unavailable` when the store cannot say.
     pub async fn identify(&self, headers: &HeaderMap) -> Result<Arc<Caller>> {
-        match credentials::read(headers) {
+        self.identify_with(headers, None).await
+    }
+
+    /// As [`Identity::identify`], where a token may also be in a header of the protocol's own, whose value is `key`.
+    ///
+    /// # Errors
+    /// As [`Identity::identify`].
+    pub async fn identify_with(&self, headers: &HeaderMap, key: Option<&HeaderValue>) -> Result<Arc<Caller>> {
+        match credentials::read(headers, key) {
             Credentials::Absent => Ok(Caller::anonymous()),
             // A session is for those who handed it out.
             Credentials::Malformed | Credentials::Session(_) => Err(refused()),

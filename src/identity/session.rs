@@ -98,7 +98,7 @@ impl Identity {
     /// # Errors
     /// As [`Identity::identify`].
     pub async fn identify_session(&self, headers: &HeaderMap) -> Result<Identified> {
-        match credentials::read(headers) {
+        match credentials::read(headers, None) {
             Credentials::Session(text) if text == ANONYMOUS_SESSION => {
                 Ok(Identified { caller: Caller::anonymous(), session: Some(Arc::from("")) })
             }
@@ -110,7 +110,7 @@ impl Identity {
     /// Whether a request came with a session token, whatever it is worth. Nobody guesses those.
     #[must_use]
     pub fn is_session(headers: &HeaderMap) -> bool {
-        matches!(credentials::read(headers), Credentials::Session(_))
+        matches!(credentials::read(headers, None), Credentials::Session(_))
     }
 
     async fn caller_in_session(&self, text: &str) -> Result<Identified> {

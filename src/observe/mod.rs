@@ -107,6 +107,7 @@ pub struct Metrics {
     cached_bytes: IntGauge,
     cached_blobs: IntGauge,
     free_bytes: IntGauge,
+    cold_reads: IntCounter,
     dropped_lines: IntCounter,
 }
 
@@ -133,6 +134,7 @@ impl Metrics {
             cached_bytes: gauge("packhouse_cached_bytes", "Bytes of cached blobs"),
             cached_blobs: gauge("packhouse_cached_blobs", "Cached blobs"),
             free_bytes: gauge("packhouse_disk_free_bytes", "Free space on the data folder's disk"),
+            cold_reads: counter("packhouse_cold_reads_total", "Reads of stored files that had to wait for the disk"),
             dropped_lines: counter("packhouse_log_dropped_lines_total", "Log lines dropped because nobody read them in time"),
             registry,
         }
@@ -179,6 +181,11 @@ impl Metrics {
         self.cached_blobs.set(whole(count));
         self.cached_bytes.set(whole(bytes));
         self.free_bytes.set(whole(free));
+    }
+
+    /// Counts reads of stored files that had to wait for the disk.
+    pub fn cold_reads(&self, reads: u64) {
+        self.cold_reads.inc_by(reads);
     }
 
     /// Counts log lines that were not written.

@@ -196,6 +196,7 @@ impl Registry {
         let draft = Draft {
             ecosystem: publishing.grant.ecosystem(),
             name: publishing.grant.name().clone(),
+            spelling: None,
             owner: publishing.owner,
             publisher: publishing.publisher,
             visibility: arrival.visibility,

@@ -12,6 +12,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::{Plan, Registry, entity_tag};
 use crate::access::Grant;
+use crate::archive::Limits;
 use crate::blob::{Blob, Spool};
 use crate::catalog::{Head, HostedFile};
 use crate::digest::{Algorithm, Digest};
@@ -147,7 +148,9 @@ impl Registry {
         }
         let (upstream, promise) = self.promise::<D>(grant, plan, file).await?;
         let url = upstream.address_in_document(&promise.url)?;
-        let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised: promise.digests, scope: None };
+        let limits = Limits { entries: self.config.archive_entries, unpacked_bytes: self.config.archive_unpacked_bytes };
+        let inspection = if promise.digests.is_empty() { D::inspection(grant.name(), file, &limits) } else { None };
+        let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised: promise.digests, inspection, scope: None };
         self.obtain(&upstream, &wanted).await
     }
 
@@ -162,7 +165,7 @@ impl Registry {
         for upstream in self.keeper_first(grant, plan, location) {
             let promised = self.checksum(upstream, location).await?;
             let url = upstream.address(&location.path)?;
-            let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised, scope: None };
+            let wanted = Wanted { name: grant.name().clone(), file: file.to_owned(), url, promised, inspection: None, scope: None };
             match self.obtain(upstream, &wanted).await {
                 Ok(artifact) => {
                     self.keepers.insert(key, upstream.identity().into());
@@ -241,7 +244,7 @@ impl Registry {
         let upstream_only = Plan::Proxied(plan.upstreams().to_vec());
         for need in [Need::Usual, Need::Newest] {
             let (upstream, document) = self.upstream_index::<D>(grant, &upstream_only, need).await?;
-            if let Some(promise) = document.promise(file) {
+            if let Some(promise) = document.promise(file, &self.guide(&upstream).await?) {
                 // A hosted version of the same number masks the upstream's file too.
                 if let Some(head) = plan.head()
                     && self.catalog.version(grant, head, &promise.version).await?.is_some()
@@ -346,7 +349,7 @@ impl Artifact {
                 Content::Bytes(bytes) => Body::Bytes(bytes),
                 Content::Blob(blob) => {
                     let size = blob.size();
-                    Body::stream(blob.chunks(0..size), Some(size))
+                    blob.body(0..size)
                 }
             }),
         };
@@ -395,10 +398,7 @@ impl Content {
         };
         match self {
             Self::Bytes(bytes) => cut(&bytes),
-            Self::Blob(blob) => match blob.small() {
-                Some(bytes) => cut(&bytes),
-                None => Body::stream(blob.chunks(range), Some(length)),
-            },
+            Self::Blob(blob) => blob.body(range),
             Self::Spool(spool) => Body::stream(spool.chunks((length < size).then_some(range)), Some(length)),
         }
     }

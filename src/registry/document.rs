@@ -16,11 +16,12 @@ use super::{Parsed, Plan, Registry, entity_tag};
 use crate::access::Grant;
 use crate::catalog::Head;
 use crate::digest::Digest;
-use crate::error::{Error, Result, Subject};
-use crate::format::{BaseUrl, Document, Hosted};
+use crate::error::{Error, Kind, Result, Subject};
+use crate::format::{Ask, BaseUrl, Document, Guide, Hosted};
 use crate::http::HeaderValue;
 use crate::http::negotiate::Coding;
 use crate::name::{PackageKey, PackageName};
+use crate::package::{Package, Version};
 use crate::upstream::{BodyRef, Check, Fetched, Need, Upstream, Verdict};
 
 /// Documents above this size wait for one of a few places to be read or rendered.
@@ -69,23 +70,46 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// In a coding, if that is smaller.
+    fn of(bytes: Bytes, coding: Coding) -> Self {
+        let digest = Digest::sha256(&bytes);
+        match compressed(&bytes, coding) {
+            Some(packed) => Self { bytes: packed, etag: entity_tag(&digest, coding.name()), coding },
+            None => Self { bytes, etag: entity_tag(&digest, None), coding: Coding::Identity },
+        }
+    }
+
     pub(super) fn weight(&self) -> u32 {
         u32::try_from(self.bytes.len() + 256).unwrap_or(u32::MAX)
     }
 }
 
+/// A small document that is made for one request, as if it had been remembered.
+#[must_use]
+pub fn packed(bytes: Bytes, coding: Coding, verdict: Verdict) -> Rendered {
+    let Kept { bytes, etag, coding } = Kept::of(bytes, coding);
+    Rendered { bytes, etag, coding, verdict }
+}
+
 /// The parts a document is made of, before any is read.
 struct Sources {
     hosted: Option<Arc<Head>>,
-    upstream: Option<(Arc<Upstream>, BodyRef)>,
+    upstream: Option<Found>,
     verdict: Verdict,
+}
+
+/// What an upstream has.
+struct Found {
+    upstream: Arc<Upstream>,
+    ask: Ask,
+    body: BodyRef,
 }
 
 impl Registry {
     /// A package's document, rendered.
     ///
     /// # Errors
-    /// [`NotFound`](crate::error::Kind::NotFound) when no source has the package or no version of it is left;
+    /// [`Kind::NotFound`] when no source has the package or no version of it is left;
     /// `BadUpstream` or `Unavailable` when an upstream fails and nothing usable is kept.
     pub async fn document<D: Document>(&self, topic: Topic<'_, D>, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Rendered> {
         // A body can be evicted between the look and the read: then everything is done once more.
@@ -105,6 +129,40 @@ impl Registry {
         Ok((self.merged::<D>(topic, &sources).await?, verdict))
     }
 
+    /// The plan without the upstreams that do not keep the name, for formats whose documents lead from one to the next: what
+    /// one upstream says is not for another.
+    ///
+    /// # Errors
+    /// As [`Registry::document`].
+    pub async fn keeper<D: Document>(&self, grant: &Grant, plan: &Plan) -> Result<Plan> {
+        if plan.upstreams().len() < 2 {
+            return Ok(plan.clone());
+        }
+        let part = D::Part::default();
+        let found = self.upstream_document::<D>(Topic { grant, plan, part: &part }, plan.upstreams(), Need::Usual).await?;
+        Ok(plan.only(found.map(|(found, _)| found.upstream)))
+    }
+
+    /// What an upstream says of where it keeps what.
+    ///
+    /// # Errors
+    /// An upstream's failures, also when it has no such document.
+    pub async fn guide<G: Guide>(&self, upstream: &Arc<Upstream>) -> Result<G> {
+        let Some(ask) = G::ask() else { return Ok(G::default()) };
+        let check: Check = Arc::new(|bytes: &Bytes| G::parse(bytes).map(drop));
+        let fetched = self.fetcher.document(upstream, &ask, Need::Usual, &check).await?;
+        let absent = || Error::new(Kind::BadUpstream, Subject::Upstream).saying("the upstream does not say where it keeps what");
+        let body = fetched.entry.body.ok_or_else(absent)?;
+        let key = PackageKey::new("guide", upstream.identity()).with((TypeId::of::<G>(), body.digest));
+        let read = async {
+            let bytes = self.fetcher.body(&body).await.inspect_err(|_| self.fetcher.forget(upstream, &ask))?;
+            Ok(Parsed { document: Arc::new(G::parse(&bytes)?), weight: weight(body.size) })
+        };
+        let parsed = self.parsed.try_get_with(key, read).await.map_err(|error: Arc<Error>| error.repeat())?;
+        let guide = parsed.document.downcast_ref::<G>().cloned();
+        guide.ok_or_else(|| Error::internal(Subject::Upstream, "a guide of another format under this key"))
+    }
+
     /// The upstream that has the name, and its document.
     pub(super) async fn upstream_index<D: Document>(&self, grant: &Grant, plan: &Plan, need: Need) -> Result<(Arc<Upstream>, Arc<D>)> {
         match self.upstream_index_once::<D>(grant, plan, need).await {
@@ -118,9 +176,9 @@ impl Registry {
         let part = D::Part::default();
         let topic = Topic { grant, plan, part: &part };
         let sources = self.gather::<D>(topic, need).await?;
-        let (upstream, body) = sources.upstream.ok_or_else(|| Error::not_found(Subject::Package))?;
-        let document = self.read_upstream::<D>(topic, &upstream, &body).await?;
-        Ok((upstream, document))
+        let found = sources.upstream.ok_or_else(|| Error::not_found(Subject::Package))?;
+        let document = self.read_upstream::<D>(topic, &found).await?;
+        Ok((found.upstream, document))
     }
 
     async fn render_from<D: Document>(&self, topic: Topic<'_, D>, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Rendered> {
@@ -142,7 +200,7 @@ impl Registry {
         let (upstream, verdict) = match topic.plan.upstreams() {
             [] => (None, Verdict::Hosted),
             upstreams => match self.upstream_document::<D>(topic, upstreams, need).await {
-                Ok(Some((upstream, body, verdict))) => (Some((upstream, body)), verdict),
+                Ok(Some((found, verdict))) => (Some(found), verdict),
                 Ok(None) => (None, Verdict::Miss),
                 // What is hosted is served whatever the upstream does.
                 Err(error) if hosted.is_some() => {
@@ -166,13 +224,14 @@ impl Registry {
         topic: Topic<'_, D>,
         upstreams: &[Arc<Upstream>],
         need: Need,
-    ) -> Result<Option<(Arc<Upstream>, BodyRef, Verdict)>> {
+    ) -> Result<Option<(Found, Verdict)>> {
         let (name, part) = (topic.grant.name(), topic.part);
-        let ask = D::ask(name, part);
         let mut order: Vec<&Arc<Upstream>> = upstreams.iter().collect();
         if order.len() > 1 {
             for index in 0..order.len() {
-                if self.fetcher.holds(order[index], &ask).await? {
+                // An upstream that cannot even say where it keeps what keeps nothing that is known here.
+                let Ok(guide) = self.guide(order[index]).await else { continue };
+                if self.fetcher.holds(order[index], &D::ask(name, part, &guide)).await? {
                     let keeper = order.remove(index);
                     order.insert(0, keeper);
                     break;
@@ -180,6 +239,7 @@ impl Registry {
             }
         }
         for upstream in order {
+            let ask = D::ask(name, part, &self.guide(upstream).await?);
             let slot = Arc::new(Mutex::new(None));
             let fetched = self.fetcher.document(upstream, &ask, need, &check::<D>(name, part, &slot)).await?;
             let Fetched { entry, verdict } = fetched;
@@ -188,7 +248,7 @@ impl Registry {
                 if let Some(document) = parsed {
                     self.parsed.insert(parsed_key::<D>(name, part, &body.digest), remembered::<D>(document, body.size)).await;
                 }
-                return Ok(Some((Arc::clone(upstream), body, verdict)));
+                return Ok(Some((Found { upstream: Arc::clone(upstream), ask, body }, verdict)));
             }
         }
         Ok(None)
@@ -206,17 +266,12 @@ impl Registry {
         if document.is_empty() {
             return Err(Error::not_found(Subject::Package));
         }
-        let size = sources.upstream.as_ref().map_or(0, |(_, body)| body.size);
+        let size = sources.upstream.as_ref().map_or(0, |found| found.body.size);
         let place = self.place(size).await;
         let at = at.clone();
         let work = tokio::task::spawn_blocking(move || {
             let _place = place;
-            let bytes = document.render(&at, form);
-            let digest = Digest::sha256(&bytes);
-            match compressed(&bytes, coding) {
-                Some(packed) => Kept { bytes: packed, etag: entity_tag(&digest, coding.name()), coding },
-                None => Kept { bytes, etag: entity_tag(&digest, None), coding: Coding::Identity },
-            }
+            Kept::of(document.render(&at, form), coding)
         });
         work.await.map_err(|error| Error::internal(Subject::Package, error))
     }
@@ -224,28 +279,49 @@ impl Registry {
     /// The sources as one document.
     async fn merged<D: Document>(&self, topic: Topic<'_, D>, sources: &Sources) -> Result<Arc<D>> {
         match (&sources.hosted, &sources.upstream) {
-            (Some(head), None) => Ok(Arc::new(self.hosted::<D>(topic, head).await?)),
-            (None, Some((upstream, body))) => self.read_upstream::<D>(topic, upstream, body).await,
-            (Some(head), Some((upstream, body))) => {
-                let lower = self.read_upstream::<D>(topic, upstream, body).await?;
+            (Some(head), None) => self.hosted_value::<D>(topic, head).await,
+            (None, Some(found)) => self.read_upstream::<D>(topic, found).await,
+            (Some(head), Some(found)) => {
+                let lower = self.read_upstream::<D>(topic, found).await?;
                 Ok(Arc::new(self.hosted::<D>(topic, head).await?.over((*lower).clone())))
             }
             (None, None) => Err(Error::not_found(Subject::Package)),
         }
     }
 
-    pub(super) async fn hosted<D: Document>(&self, topic: Topic<'_, D>, head: &Head) -> Result<D> {
-        let versions = self.catalog.versions(topic.grant, head).await?;
-        let maintainers = self.catalog.maintainers(head).await?;
-        D::hosted(Hosted { package: &head.package, versions: &versions, maintainers: &maintainers }, topic.part)
+    /// What is hosted alone, remembered for as long as the package does not change.
+    async fn hosted_value<D: Document>(&self, topic: Topic<'_, D>, head: &Head) -> Result<Arc<D>> {
+        let Package { id, generation, .. } = head.package;
+        // Whoever administers it has a name of its own that may change.
+        let state = (id, generation, self.identity.generation());
+        let key = PackageKey::new("hosted", topic.grant.name().as_str()).with((TypeId::of::<D>(), topic.part, state));
+        let read = async {
+            let versions = self.catalog.versions(topic.grant, head).await?;
+            let size: usize = versions.iter().map(|version| version.manifest.get().len() + 200 * version.files.len()).sum();
+            let document = self.hosted_of::<D>(topic, head, &versions).await?;
+            Ok(remembered::<D>(Arc::new(document), size as u64))
+        };
+        let parsed = self.parsed.try_get_with(key, read).await.map_err(|error: Arc<Error>| error.repeat())?;
+        parsed.document.downcast::<D>().map_err(|_| Error::internal(Subject::Package, "a document of another format under this key"))
     }
 
-    async fn read_upstream<D: Document>(&self, topic: Topic<'_, D>, upstream: &Arc<Upstream>, body: &BodyRef) -> Result<Arc<D>> {
+    pub(super) async fn hosted<D: Document>(&self, topic: Topic<'_, D>, head: &Head) -> Result<D> {
+        let versions = self.catalog.versions(topic.grant, head).await?;
+        self.hosted_of::<D>(topic, head, &versions).await
+    }
+
+    async fn hosted_of<D: Document>(&self, topic: Topic<'_, D>, head: &Head, versions: &[Version]) -> Result<D> {
+        let maintainers = self.catalog.maintainers(head).await?;
+        D::hosted(Hosted { package: &head.package, versions, maintainers: &maintainers }, topic.part)
+    }
+
+    async fn read_upstream<D: Document>(&self, topic: Topic<'_, D>, found: &Found) -> Result<Arc<D>> {
         let (name, part) = (topic.grant.name(), topic.part);
+        let Found { upstream, ask, body } = found;
         let key = parsed_key::<D>(name, part, &body.digest);
         let read = async {
             let place = self.place(body.size).await;
-            let bytes = self.fetcher.body(body).await.inspect_err(|_| self.fetcher.forget(upstream, &D::ask(name, part)))?;
+            let bytes = self.fetcher.body(body).await.inspect_err(|_| self.fetcher.forget(upstream, ask))?;
             let (name, part) = (name.clone(), part.clone());
             let work = tokio::task::spawn_blocking(move || {
                 let _place = place;
@@ -280,12 +356,17 @@ fn check<D: Document>(name: &PackageName, part: &D::Part, slot: &Arc<Mutex<Optio
 
 fn remembered<D: Document>(document: Arc<D>, size: u64) -> Parsed {
     let document: Arc<dyn Any + Send + Sync> = document;
-    Parsed { document, weight: u32::try_from(size.saturating_mul(5) / 4 + 512).unwrap_or(u32::MAX) }
+    Parsed { document, weight: weight(size) }
+}
+
+/// What a document of so many bytes costs in memory.
+fn weight(size: u64) -> u32 {
+    u32::try_from(size.saturating_mul(5) / 4 + 512).unwrap_or(u32::MAX)
 }
 
 fn rendered_key<D: Document>(topic: Topic<'_, D>, sources: &Sources, form: D::Form, at: &BaseUrl, coding: Coding) -> PackageKey {
     let generation = sources.hosted.as_ref().map(|head| (head.package.id, head.package.generation));
-    let body = sources.upstream.as_ref().map(|(upstream, body)| (upstream.identity(), body.digest));
+    let body = sources.upstream.as_ref().map(|found| (found.upstream.identity(), found.body.digest));
     let kind = (TypeId::of::<D>(), topic.part, form);
     PackageKey::new(topic.grant.ecosystem(), topic.grant.name().as_str()).with((kind, generation, body, at, coding))
 }

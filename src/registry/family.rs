@@ -230,6 +230,7 @@ pub(super) mod tests {
                 files: Vec::new(),
                 relations: Relations { contents: Vec::new(), parts, subject },
                 deprecated: None,
+                unlisted: None,
                 deleted_at: None,
                 lost_tags: Vec::new(),
                 purged: false,

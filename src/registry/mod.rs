@@ -34,6 +34,7 @@ pub mod family;
 pub(crate) mod fixture;
 #[cfg(test)]
 mod histories;
+pub mod listing;
 pub mod publish;
 pub mod relay;
 pub mod removal;
@@ -124,6 +125,8 @@ pub struct Registry {
     rolled: moka::sync::Cache<PackageKey, Arc<roll::Rolled>>,
     /// Content that clients were told is there a while ago.
     shown: content::Shown,
+    /// Of each ecosystem, whose packages are public.
+    publics: listing::Publics,
     /// Changes of packages take turns, by the package's key.
     turns: Vec<tokio::sync::Mutex<()>>,
 }
@@ -262,6 +265,7 @@ impl Registry {
             rolls: roll::Rolls::default(),
             rolled,
             shown: content::shown(),
+            publics: listing::Publics::new(100),
             turns,
         }
     }

@@ -191,7 +191,7 @@ impl Registry {
 fn wanted(grant: &Grant, place: Place<'_>) -> Result<Wanted> {
     let url = place.upstream.address(place.path)?;
     let (name, file, scope) = (grant.name().clone(), place.digest.to_string(), Some(Arc::clone(place.scope)));
-    Ok(Wanted { name, file, url, promised: vec![*place.digest], scope })
+    Ok(Wanted { name, file, url, promised: vec![*place.digest], inspection: None, scope })
 }
 
 #[cfg(test)]

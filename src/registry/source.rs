@@ -54,6 +54,17 @@ impl Plan {
         }
     }
 
+    /// The same without the upstreams but one; without that one too where none has the name.
+    #[must_use]
+    pub fn only(&self, upstream: Option<Arc<Upstream>>) -> Self {
+        match (self, upstream) {
+            (Self::Merged(head, _), Some(upstream)) => Self::Merged(Arc::clone(head), vec![upstream]),
+            (Self::Merged(head, _), None) | (Self::Hosted(head), _) => Self::Hosted(Arc::clone(head)),
+            (Self::Proxied(_), Some(upstream)) => Self::Proxied(vec![upstream]),
+            (Self::Proxied(_) | Self::Nowhere, _) => Self::Nowhere,
+        }
+    }
+
     /// The upstreams that may be asked.
     #[must_use]
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
@@ -141,6 +152,31 @@ mod tests {
             assert_eq!(said(&Plan::new(head.cloned(), merges, &all, &name)), with, "row {index}");
             assert_eq!(said(&Plan::new(head.cloned(), merges, &[], &name)), without, "row {index}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_plan_can_be_narrowed_to_one_upstream() {
+        let (live, _) = heads().await;
+        let (one, two) = (upstream("one", &[], &[]), upstream("two", &[], &[]));
+        let both = vec![Arc::clone(&one), Arc::clone(&two)];
+        let names = |plan: Plan| plan.upstreams().iter().map(|upstream| upstream.name().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(Plan::Proxied(both.clone()).only(Some(two.clone()))), ["two"]);
+        assert!(matches!(Plan::Proxied(both.clone()).only(None), Plan::Nowhere));
+        let merged = Plan::Merged(Arc::clone(&live), both);
+        assert_eq!(names(merged.only(Some(one.clone()))), ["one"]);
+        assert!(matches!(merged.only(None), Plan::Hosted(_)));
+        assert!(matches!(Plan::Hosted(live).only(Some(one)), Plan::Hosted(_)));
+        assert!(matches!(Plan::Nowhere.only(Some(two)), Plan::Nowhere));
+    }
+
+    #[test]
+    fn an_address_is_below_the_configured_one_or_that_one_or_whole() {
+        let upstream = upstream("one", &[], &[]);
+        let address = |path: &str| upstream.address(path).map(String::from).unwrap();
+        assert_eq!(address("a/b?c"), "http://upstream.invalid/a/b?c");
+        assert_eq!(address(""), "http://upstream.invalid/");
+        assert_eq!(address("https://files.invalid/a"), "https://files.invalid/a");
+        assert!(upstream.address("https://").is_err());
     }
 
     #[test]

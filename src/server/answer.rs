@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::sendfile::{Departure, Lane};
 use crate::http::{Body, HeaderValue, Method, Response, Uri, Version, header};
 use crate::identity::PREFIX;
 use crate::name::PackageName;
@@ -21,8 +23,16 @@ use crate::observe::{METRICS, Notes, Tries};
 
 /// A response's body with its log line.
 pub struct Answer {
-    body: Body,
+    way: Way,
     line: Line,
+}
+
+/// How a body's bytes get to the socket.
+enum Way {
+    /// Through our hands.
+    Passed(Body),
+    /// From a file, by the kernel.
+    Sent(Departure),
 }
 
 /// What the log line says.
@@ -52,8 +62,9 @@ pub struct Line {
 }
 
 impl Answer {
-    /// Joins a response and its line. The answer to HEAD keeps its head alone.
-    pub fn new(mut response: Response, mut line: Line) -> http::Response<Self> {
+    /// Joins a response and its line. The answer to HEAD keeps its head alone. A stored file takes the lane, if the
+    /// connection has one.
+    pub fn new(mut response: Response, mut line: Line, lane: Option<&Arc<Lane>>) -> http::Response<Self> {
         if line.method == Method::HEAD {
             leave_out_body(&mut response);
         }
@@ -61,7 +72,11 @@ impl Answer {
         METRICS.answered(&line.notes, line.status, line.started.elapsed());
         response.map(|body| {
             line.whole = body.is_empty();
-            Self { body, line }
+            let way = match (body, lane) {
+                (Body::File(file), Some(lane)) => Departure::new(file, lane).map_or_else(|file| Way::Passed(Body::File(file)), Way::Sent),
+                (body, _) => Way::Passed(body),
+            };
+            Self { way, line }
         })
     }
 }
@@ -79,29 +94,52 @@ impl http_body::Body for Answer {
     type Error = std::io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let polled = http_body::Body::poll_frame(Pin::new(&mut self.body), cx);
+        let Self { way, line } = &mut *self;
+        let polled = match way {
+            Way::Passed(body) => http_body::Body::poll_frame(Pin::new(body), cx),
+            Way::Sent(file) => file.poll_part(cx).map(|part| part.map(|part| part.map(Frame::data))),
+        };
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                self.line.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.line.whole |= http_body::Body::is_end_stream(&self.body);
+                line.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                line.whole |= way.remaining() == Some(0);
             }
-            Poll::Ready(None) => self.line.whole = true,
+            Poll::Ready(None) => line.whole = true,
             _ => {}
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        http_body::Body::is_end_stream(&self.body)
+        match &self.way {
+            Way::Passed(body) => http_body::Body::is_end_stream(body),
+            // It ends when the last of it has left, so that the line tells what did.
+            Way::Sent(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        http_body::Body::size_hint(&self.body)
+        self.way.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Way {
+    /// Bytes that were not handed on yet, if that is known.
+    fn remaining(&self) -> Option<u64> {
+        match self {
+            Self::Passed(body) => body.len(),
+            Self::Sent(file) => Some(file.remaining()),
+        }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
+        if let Way::Sent(file) = &self.way {
+            let lost = file.lost();
+            self.line.sent -= lost.min(self.line.sent);
+            self.line.whole &= lost == 0;
+        }
         METRICS.sent(self.line.sent);
         self.line.write(self.line.started.elapsed());
     }

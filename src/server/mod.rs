@@ -31,6 +31,7 @@ pub mod config;
 pub mod connection;
 pub mod origin;
 pub mod router;
+pub mod sendfile;
 pub mod serve;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub mod tls;
 pub use config::{Config, Tls};
 
 use connection::{Patient, Prompt};
+use sendfile::{Lane, Socket};
 use serve::FailedLogins;
 
 /// What requests are answered with; a reload replaces it as a whole.
@@ -166,10 +168,15 @@ impl Door {
         let config = self.state.load().config.clone();
         // Small answers must not wait for the acknowledgement of earlier ones; failing to say so only costs time.
         let _ = stream.set_nodelay(true);
-        let stream = Patient::new(stream, Duration::from_secs(config.write_seconds));
+        let patience = Duration::from_secs(config.write_seconds);
         match &self.tls {
-            None => self.speak(stream, peer, &config, false, watcher).await,
+            None => {
+                let lane = Arc::new(Lane::new(buffer_bytes(&config)));
+                let stream = Patient::new(Socket::new(stream, Arc::clone(&lane)), patience);
+                self.speak(stream, peer, &config, Some(lane), watcher).await;
+            }
             Some(acceptor) => {
+                let stream = Patient::new(stream, patience);
                 let handshake = tokio::time::timeout(Duration::from_secs(config.header_seconds), acceptor.accept(stream));
                 // A stop waits for requests; before the end of its handshake a connection has none.
                 let handshake = tokio::select! {
@@ -177,7 +184,7 @@ impl Door {
                     _ = stop.wait_for(|stop| *stop) => return,
                 };
                 match handshake {
-                    Ok(Ok(stream)) => self.speak(stream, peer, &config, true, watcher).await,
+                    Ok(Ok(stream)) => self.speak(stream, peer, &config, None, watcher).await,
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                 }
@@ -185,7 +192,8 @@ impl Door {
         }
     }
 
-    async fn speak<S>(&self, stream: S, peer: SocketAddr, config: &Config, tls: bool, watcher: Watcher)
+    /// Speaks HTTP. Stored files take the lane, which a connection without TLS has.
+    async fn speak<S>(&self, stream: S, peer: SocketAddr, config: &Config, lane: Option<Arc<Lane>>, watcher: Watcher)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -193,8 +201,9 @@ impl Door {
         let stream = Prompt::new(stream, Duration::from_secs(config.header_seconds));
         let (state, failed_logins) = (Arc::clone(&self.state), Arc::clone(&self.failed_logins));
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let (state, failed_logins) = (state.load_full(), Arc::clone(&failed_logins));
-            async move { Ok::<_, std::convert::Infallible>(serve::serve(&state, request, peer, tls, &failed_logins).await) }
+            let (state, failed_logins, lane) = (state.load_full(), Arc::clone(&failed_logins), lane.clone());
+            let tls = lane.is_none();
+            async move { Ok::<_, std::convert::Infallible>(serve::serve(&state, request, peer, tls, lane.as_ref(), &failed_logins).await) }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         if let Err(error) = watcher.watch(connection).await {
@@ -203,13 +212,18 @@ impl Door {
     }
 }
 
+/// What hyper may buffer of a head, or of small parts of a body.
+fn buffer_bytes(config: &Config) -> usize {
+    config.header_limit_bytes.max(8 << 10)
+}
+
 fn protocol(config: &Config) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(config.header_seconds))
-        .max_buf_size(config.header_limit_bytes.max(8 << 10))
+        .max_buf_size(buffer_bytes(config))
         .max_headers(config.max_headers)
         .half_close(false);
     builder

@@ -15,11 +15,12 @@ use super::State;
 use super::answer::{Answer, Line};
 use super::origin::{self, Origin, Setting};
 use super::router::{self, Located};
+use super::sendfile::Lane;
 use crate::api::rest;
 use crate::ecosystem::{Asked, Ecosystem};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
-use crate::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Upload, header, reply, request};
+use crate::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Upload, Version, header, reply, request};
 use crate::identity::{Caller, Identified, Identity};
 use crate::observe::{METRICS, Trace};
 use crate::registry::{Call, Registry};
@@ -57,6 +58,7 @@ pub async fn serve(
     request: hyper::Request<Incoming>,
     peer: SocketAddr,
     tls: bool,
+    lane: Option<&Arc<Lane>>,
     failed_logins: &FailedLogins,
 ) -> http::Response<Answer> {
     let started = Instant::now();
@@ -88,7 +90,9 @@ pub async fn serve(
         sent: 0,
         whole: false,
     };
-    Answer::new(response, line)
+    // HTTP/2 cuts bodies into frames, which takes a copy.
+    let lane = lane.filter(|_| line.version < Version::HTTP_2);
+    Answer::new(response, line, lane)
 }
 
 /// As [`serve`], once it is known where the request came from.
@@ -213,7 +217,8 @@ async fn identify(registry: &Registry, ecosystem: &dyn Ecosystem, headers: &Head
     if ecosystem.info().sessions {
         return registry.identity().identify_session(headers).await;
     }
-    Ok(Identified { caller: registry.identity().identify(headers).await?, session: None })
+    let key = ecosystem.info().key_header.and_then(|name| headers.get(name));
+    Ok(Identified { caller: registry.identity().identify_with(headers, key).await?, session: None })
 }
 
 /// The mount as the client addresses it. An ecosystem's root paths keep their mount's address where documents need one.
@@ -257,6 +262,7 @@ fn operate(state: &State, method: &Method, operation: &str) -> Response {
         "metrics" => {
             let usage = state.registry.blobs().usage();
             METRICS.blobs(usage.cached_count, usage.cached_bytes, usage.free_bytes);
+            METRICS.cold_reads(state.registry.blobs().take_cold_reads());
             reply::typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", METRICS.text())
         }
         _ => plain_error(&Error::not_found(Subject::Route)),

@@ -19,6 +19,7 @@ use crate::blob::Purpose;
 use crate::blob::{Expect, Filler, Spool};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
+use crate::format::Inspection;
 use crate::http::{HeaderMap, HeaderValue, Method, header};
 use crate::name::{PackageKey, PackageName};
 use crate::observe::Tries;
@@ -44,7 +45,7 @@ pub enum Filling {
 }
 
 /// What to fetch, and what is known of it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Wanted {
     /// The package it belongs to.
     pub name: PackageName,
@@ -54,6 +55,8 @@ pub struct Wanted {
     pub url: Url,
     /// Digests that the index promised.
     pub promised: Vec<Digest>,
+    /// What it is proved by where none was. Then it must also be the file that was fetched before, if one was.
+    pub inspection: Option<Inspection>,
     /// What a token for it is for, where the upstream may want one.
     pub scope: Option<Arc<str>>,
 }
@@ -137,12 +140,18 @@ impl Fetcher {
     }
 
     /// The whole work of one file, from the first request to the record of what was kept.
-    async fn fill(&self, upstream: &Upstream, wanted: Wanted, announce: Announce<Shared<Filling>>) {
+    async fn fill(&self, upstream: &Upstream, mut wanted: Wanted, announce: Announce<Shared<Filling>>) {
         // Fetched between the caller's look and this flight's start; a record whose blob was evicted is none.
         if let Some(kept) = self.0.files.get(&file_key(upstream, &wanted.name, &wanted.file))
             && self.0.blobs.contains(&kept.digest).await.unwrap_or(false)
         {
             return announce.result(Ok(Filling::Kept(kept)));
+        }
+        if wanted.inspection.is_some() && wanted.promised.is_empty() {
+            match FILES.get(&*self.0.store, row_key(upstream, &wanted.name, &wanted.file)).await {
+                Ok(before) => wanted.promised.extend(before.map(|before| before.value.digest)),
+                Err(error) => return announce.result(Err(Arc::new(error))),
+            }
         }
         let opened = match self.begin(upstream, &wanted).await {
             Ok(opened) => opened,
@@ -192,7 +201,7 @@ impl Fetcher {
             return Err(Error::new(Kind::BadUpstream, Subject::Upstream).saying("the upstream sent the file in a content coding"));
         }
         let validator = strong_validator(response.headers());
-        let expect = Expect { length, promised: wanted.promised.clone(), limit_bytes };
+        let expect = Expect { length, promised: wanted.promised.clone(), inspection: wanted.inspection.clone(), limit_bytes };
         let (filler, spool) = self.0.blobs.fill(expect).await?;
         Ok(Opened { filler, spool, source: Source { response, validator, length, skip: 0 } })
     }

@@ -27,6 +27,9 @@ use crate::observe::{METRICS, Tries};
 /// One configured upstream.
 pub struct Upstream {
     name: String,
+    /// As it is configured.
+    own: Url,
+    /// The same, as the beginning of what is below it.
     base: Url,
     lifetimes: Lifetimes,
     include: Option<GlobSet>,
@@ -82,7 +85,8 @@ impl Upstream {
         clock: Clock,
     ) -> Result<Self> {
         let wrong = |what: String| Error::invalid(Subject::Config, format!("upstream {}: {what}", own.name));
-        let mut base = Url::parse(&own.url).map_err(|error| wrong(format!("url: {error}")))?;
+        let configured = Url::parse(&own.url).map_err(|error| wrong(format!("url: {error}")))?;
+        let mut base = configured.clone();
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() || base.query().is_some() {
             return Err(wrong("url must be an http or https address without a query".to_owned()));
         }
@@ -95,6 +99,7 @@ impl Upstream {
         let (http, guard) = http_client(own, engine, environment).map_err(wrong)?;
         Ok(Self {
             name: own.name.clone(),
+            own: configured,
             lifetimes: engine.lifetimes(own),
             include: if own.include.is_empty() { None } else { Some(patterns(&own.include).map_err(wrong)?) },
             exclude: patterns(&own.exclude).map_err(wrong)?,
@@ -164,11 +169,18 @@ impl Upstream {
         self.include.is_none() && self.exclude.is_empty()
     }
 
-    /// The address of a path below the base.
+    /// The address of a path as an [`Ask`](crate::format::Ask) names it: below the configured address, that address itself,
+    /// or a whole one.
     ///
     /// # Errors
     /// When the path cannot be part of an address.
     pub fn address(&self, path: &str) -> Result<Url> {
+        if path.is_empty() {
+            return Ok(self.own.clone());
+        }
+        if path.starts_with("https://") || path.starts_with("http://") {
+            return Url::parse(path).map_err(|error| failed("the upstream gave a malformed address").because(error));
+        }
         Url::parse(&format!("{}{path}", self.base)).map_err(|error| Error::internal(Subject::Upstream, error))
     }
 

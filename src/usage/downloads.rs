@@ -103,6 +103,15 @@ impl Downloads {
     /// # Errors
     /// When the store fails.
     pub async fn above(&self, package: PackageId, limit: u64) -> Result<HashSet<String>> {
+        let sums = self.by_version(package).await?;
+        Ok(sums.into_iter().filter(|(_, sum)| *sum > limit).map(|(number, _)| number).collect())
+    }
+
+    /// Downloads of each version of a package that has any, over all time.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn by_version(&self, package: PackageId) -> Result<HashMap<String, u64>> {
         let _written = self.written.read().await;
         let mut sums: HashMap<String, u64> = {
             let counts = self.counts();
@@ -119,7 +128,7 @@ impl Downloads {
             }
             match rows.last() {
                 Some((key, _)) if rows.len() == PAGE => after = Some(key.clone()),
-                _ => return Ok(sums.into_iter().filter(|(_, sum)| *sum > limit).map(|(number, _)| number).collect()),
+                _ => return Ok(sums),
             }
         }
     }

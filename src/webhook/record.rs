@@ -164,7 +164,7 @@ impl PackageAction {
     pub const fn of(deed: Deed) -> Option<Self> {
         match deed {
             Deed::Published => Some(Self::Published),
-            Deed::Extended | Deed::Deprecated | Deed::Tagged => Some(Self::Updated),
+            Deed::Extended | Deed::Deprecated | Deed::Unlisted | Deed::Relisted | Deed::Tagged => Some(Self::Updated),
             Deed::Deleted => Some(Self::Deleted),
             Deed::Restored => Some(Self::Restored),
             Deed::VisibilityChanged => Some(Self::VisibilityChanged),

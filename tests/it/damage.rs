@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::harness::{Answer, Caller, Package, Server, Setup, Upstream, files_below};
+use crate::harness::{Answer, Caller, Package, Server, Setup, Upstream, files_below, until};
 use crate::npm_wire::publish;
 use crate::proxy::fetch;
 
@@ -43,6 +43,8 @@ async fn with_six() -> (Upstream, Server, Caller, [Package; 3], [Package; 3]) {
     }
     for package in cached.iter().chain(&hosted) {
         assert!(fetch(&caller, package).await.expect(200).body == package.tarball);
+        // The client has all of it a moment before it has its place.
+        until("the file to be kept", || file_of(&server, &package.tarball).exists()).await;
     }
     (upstream, server, caller, cached, hosted)
 }

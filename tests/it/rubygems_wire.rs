@@ -31,7 +31,7 @@ fn tar(parts: &[(&str, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// A gem, with further lines of its metadata.
-fn gem(name: &str, version: &str, more: &str) -> Vec<u8> {
+pub(crate) fn gem(name: &str, version: &str, more: &str) -> Vec<u8> {
     let metadata = format!(
         "--- !ruby/object:Gem::Specification\nname: {name}\nversion: !ruby/object:Gem::Version\n  version: {version}\nsummary: The {name}\n\
          authors:\n- Ann\nlicenses:\n- MIT\n{more}"

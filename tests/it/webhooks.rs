@@ -13,6 +13,7 @@ use crate::harness::{
 use crate::oci::Repository;
 use crate::rest::{ask, check, publish};
 use crate::rest_clients::{node_with, run};
+use crate::{maven_wire, nuget_wire, rubygems_wire};
 
 /// What the tests may send to, and pauses that do not keep them waiting.
 const LOOPBACK: &str = "[webhook]\nallow_private = [\"127.0.0.1/32\"]\nretries = 1000\nretry_seconds = 1\nretry_limit_seconds = 1\n";
@@ -33,6 +34,11 @@ impl Told {
         let package = &self.body[&self.event];
         let version = package["package_version"]["version"].as_str().unwrap_or("-");
         format!("{} {} {version}", self.event, self.body["action"].as_str().unwrap_or("-"))
+    }
+
+    /// Whether it is an event of a package of a type, by the type's name in any case.
+    fn is_of(&self, event: &str, kind: &str) -> bool {
+        self.event == event && self.body[event]["package_type"].as_str().is_some_and(|said| said.eq_ignore_ascii_case(kind))
     }
 }
 
@@ -236,6 +242,53 @@ async fn a_maven_deploy_is_told_with_its_files() {
     server.finish().await;
 }
 
+/// Of every ecosystem, what is told with all that a version can say of itself is in the shape that GitHub documents.
+#[tokio::test]
+async fn what_is_told_of_every_ecosystem_fits_githubs_schemas() {
+    let (server, token) = hosting().await;
+    let (ann, receiver) = (server.caller_with(&token), Receiver::start());
+    let events =
+        json!({ "name": "web", "events": ["package", "registry_package"], "config": { "url": receiver.url(), "content_type": "json" } });
+    make(&ann, &events).await;
+    let more = json!({ "repository": "acme/web", "bin": "index.js", "dependencies": { "base": "1" } });
+    let package = Package::with("@acme/tool", "1.0.0", more, 0);
+    ann.put("/npm/@acme%2ftool", &package.publish("latest")).send().await.expect(201);
+    let more = "<description>a library</description><licenses><license><name>MIT</name></license></licenses><dependencies><dependency>\
+                <groupId>g</groupId><artifactId>a</artifactId><version>1</version></dependency></dependencies>";
+    let pom = maven_wire::pom("com.acme", "lib", "1.0", more);
+    ann.ask("PUT", "/maven/acme/web/com/acme/lib/1.0/lib-1.0.pom").body(pom).send().await.expect(201);
+    let more = "homepage: https://tool.example\nmetadata:\n  source_code_uri: https://code.example/acme/web\ndependencies:\n\
+                - !ruby/object:Gem::Dependency\n  name: rack\n  requirement: !ruby/object:Gem::Requirement\n    requirements:\n    - - \">=\"\n\
+                \u{20}     - !ruby/object:Gem::Version\n        version: '2'\n  type: :runtime\n";
+    ann.ask("POST", "/rubygems/acme/api/v1/gems").body(rubygems_wire::gem("tool", "1.0", more)).send().await.expect(200);
+    let more = "<title>T</title><license type=\"expression\">MIT</license><projectUrl>https://tool.example</projectUrl><tags>a b</tags>\
+                <repository type=\"git\" url=\"https://code.example/acme/web\" branch=\"main\" commit=\"abc\"/>\
+                <packageTypes><packageType name=\"DotnetTool\"/></packageTypes><dependencies><group targetFramework=\"net6.0\">\
+                <dependency id=\"Base\" version=\"1.0\"/></group><group targetFramework=\"netstandard2.0\"/></dependencies>";
+    nuget_wire::push(&ann, "/acme", &nuget_wire::nupkg("Acme.Tool", "1.0.0", more)).await.expect(201);
+    let labels = json!({ "org.opencontainers.image.source": "https://packages.test/acme/web" });
+    Repository::new(&ann, "acme/web/app").push(&Image::with("one", &labels, &json!({})), "v1").await;
+
+    let types = ["npm", "maven", "rubygems", "nuget", "container"];
+    let missing = || {
+        let told = receiver.at("/hook");
+        types.iter().any(|kind| !["package", "registry_package"].iter().all(|event| told.iter().any(|told| told.is_of(event, kind))))
+    };
+    until("every event", || !missing()).await;
+    let told: Vec<Value> = receiver.at("/hook").into_iter().map(|told| json!([told.event, told.body])).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let payloads = folder.path().join("payloads.json");
+    std::fs::write(&payloads, json!(told).to_string()).expect("payloads");
+    let folder_of = |name: &str| clients().join(name).join("package.json").display().to_string();
+    let environment = [("SCHEMAS", folder_of("webhooks-schemas")), ("AJV", folder_of("ajv")), ("PAYLOADS", payloads.display().to_string())];
+    let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let script = concat!(include_str!("webhook_clients/schemas.mjs"), include_str!("webhook_clients/validate.mjs"));
+    let printed = run(&clients().join("bin/node"), &["--input-type=module", "--eval", script], &environment).await;
+    let said: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("no JSON ({error}): {printed}"));
+    assert_eq!(said, json!({ "checked": told.len(), "wrong": [] }));
+    server.finish().await;
+}
+
 /// An image for several platforms is one publish to who asks for whole ones, whose images came before it.
 #[tokio::test]
 async fn an_image_is_told_with_its_tag_and_its_parts_only_on_request() {
@@ -257,7 +310,7 @@ async fn an_image_is_told_with_its_tag_and_its_parts_only_on_request() {
         [format!("package published {}", index.digest()), format!("package updated {}", images[0].digest())]
     );
     let package = &told[0].body["package"];
-    assert_eq!((&package["name"], &package["package_type"]), (&json!("web/app"), &json!("container")));
+    assert_eq!((&package["name"], &package["package_type"]), (&json!("web/app"), &json!("CONTAINER")));
     assert_eq!((&package["description"], &told[0].body["repository"]["full_name"]), (&json!("for all"), &json!("acme/web")));
     let version = &package["package_version"];
     assert_eq!(version["container_metadata"]["tag"], json!({ "name": "v1", "digest": index.digest() }));
@@ -539,7 +592,12 @@ async fn octokit_manages_receives_and_verifies() {
     let (server, token) = hosting().await;
     let ann = server.caller_with(&token);
     let folders = [("WEBHOOKS", "octokit-webhooks"), ("SCHEMAS", "webhooks-schemas"), ("AJV", "ajv")];
-    let script = node_with(include_str!("webhook_clients/receive.mjs"), &server, &token.text, &folders);
+    let script = node_with(
+        concat!(include_str!("webhook_clients/schemas.mjs"), include_str!("webhook_clients/receive.mjs")),
+        &server,
+        &token.text,
+        &folders,
+    );
     let publishing = async {
         // The script has deleted the organisation's webhook again when it is ready to be told.
         until("the script's webhooks", || server.log().contains("DELETE path=\"/api/v3/orgs/acme/hooks/")).await;

@@ -258,6 +258,8 @@ const fn package_action(deed: Deed, version: bool) -> &'static str {
         (Deed::Restored, true) => "packages.package_version_restored",
         (Deed::Restored, false) => "packages.package_restored",
         (Deed::Deprecated, _) => "packages.package_version_deprecated",
+        (Deed::Unlisted, _) => "packages.package_version_unlisted",
+        (Deed::Relisted, _) => "packages.package_version_relisted",
         (Deed::Tagged, _) => "packages.package_tagged",
         (Deed::VisibilityChanged, _) => "packages.package_visibility_changed",
         (Deed::Linked, _) => "packages.package_repository_changed",

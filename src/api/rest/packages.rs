@@ -220,7 +220,7 @@ pub(crate) async fn shown_name(
     {
         return Ok(short.into_owned());
     }
-    Ok(package.name.to_string())
+    Ok(package.spelling.as_ref().unwrap_or(&package.name).to_string())
 }
 
 /// The repository a package is linked to, if the caller may know of it.

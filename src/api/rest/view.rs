@@ -359,6 +359,10 @@ impl Shown<'_> {
             "updated_at": instant(version.updated_at),
             "metadata": metadata,
         }));
+        // GitHub has no such member; who does not know it loses nothing.
+        if version.unlisted.is_some() {
+            view.insert("unlisted".to_owned(), true.into());
+        }
         if let Some(at) = version.deleted_at {
             view.insert("deleted_at".to_owned(), instant(at).into());
         }

@@ -1,5 +1,6 @@
 //! Taking a body in: hashing and storing it beside the readers, and proving it at the end.
 
+use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,10 +9,12 @@ use bytes::Bytes;
 use super::frames::FRAME;
 use super::window::{Lane, Limits};
 use super::{Finished, Kept, Phase, Shared, State, bad_body, too_large};
+use crate::blob::read::Reading;
 use crate::blob::write::Sink;
 use crate::blob::{Lease, blocking, disk};
 use crate::digest::{Digests, Further};
 use crate::error::{Error, Result, Subject};
+use crate::format::Inspection;
 
 /// The writing end of a spool. Dropping it before [`Filler::finish`] fails the fill.
 pub struct Filler {
@@ -243,10 +246,10 @@ impl Shared {
         self.lock().window.storing = false;
     }
 
-    /// The whole body, if it is small and in memory.
+    /// The whole body, if it is small and in memory and has only to be hashed: looking into it may take longer.
     fn small(&self) -> Option<Bytes> {
         let state = self.lock();
-        if state.window.received() > self.blobs.0.config.small_limit_bytes {
+        if state.window.received() > self.blobs.0.config.small_limit_bytes || self.inspection.is_some() {
             return None;
         }
         state.window.whole()
@@ -282,11 +285,17 @@ impl Shared {
         self.note_hashed(Lane::Main, frames);
         if let Some(mut beside) = beside {
             let frames = rest(Lane::Beside);
-            frames.iter().for_each(|frame| beside.update(frame));
+            for frame in &frames {
+                beside.update(frame);
+            }
             self.note_hashed(Lane::Beside, frames);
             sink.join_hasher(beside);
         }
         let digests = self.prove(sink.digests())?;
+        if let Some(inspection) = &self.inspection {
+            self.store_rest(&mut sink);
+            self.inspect(inspection, &mut sink)?;
+        }
         self.announce(&digests);
         self.store_rest(&mut sink);
         let size = self.lock().window.received();
@@ -294,6 +303,23 @@ impl Shared {
         // What is on disk need not stay in memory for as long as the slowest reader reads.
         self.lock().window.leave_to_disk();
         Ok(Kept { digests, size, lease })
+    }
+
+    /// Looks at the whole body.
+    fn inspect(&self, inspection: &Inspection, sink: &mut Sink) -> Result<()> {
+        let (stored, whole, size) = {
+            let state = self.lock();
+            (state.window.storing, state.window.whole(), state.window.received())
+        };
+        let looked = match whole {
+            Some(whole) => inspection(&mut Cursor::new(whole)),
+            None if stored => inspection(&mut Reading::new(sink.file()?, size)),
+            None => {
+                tracing::warn!("a body is passed on without being looked at");
+                Ok(())
+            }
+        };
+        looked.map_err(|error| bad_body("the upstream's file is not what its name says").because(error))
     }
 
     /// Stores what is left, in parts, so that its memory is freed on the way.
@@ -364,7 +390,11 @@ impl Work {
                 (Some(tool), Step::Hash(frames)) => {
                     match tool {
                         Tool::Main(sink) => sink.hash(&frames),
-                        Tool::Beside(further) => frames.iter().for_each(|frame| further.update(frame)),
+                        Tool::Beside(further) => {
+                            for frame in &frames {
+                                further.update(frame);
+                            }
+                        }
                     }
                     self.shared.note_hashed(self.lane, frames);
                 }

@@ -30,6 +30,7 @@ use super::write::Sink;
 use super::{Blobs, Lease, Purpose};
 use crate::digest::{Algorithm, Digest, Digests, Further};
 use crate::error::{Error, Kind, Result, Subject};
+use crate::format::Inspection;
 
 mod fill;
 mod follow;
@@ -40,12 +41,15 @@ pub use fill::Filler;
 pub use follow::Spool;
 
 /// What is known of a body before it comes.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Expect {
     /// Its length in bytes, if the upstream said so.
     pub length: Option<u64>,
     /// Digests that it must have.
     pub promised: Vec<Digest>,
+    /// What it is proved by besides, when all of it is there. A body that the disk has no room for and that
+    /// is not in memory as a whole goes without.
+    pub inspection: Option<Inspection>,
     /// Most bytes that are taken.
     pub limit_bytes: u64,
 }
@@ -108,6 +112,7 @@ impl Blobs {
         let shared = Arc::new(Shared {
             blobs: self.clone(),
             promised: expect.promised,
+            inspection: expect.inspection,
             limit_bytes: expect.limit_bytes,
             state: Mutex::new(state),
             moved: watch::Sender::new(()),
@@ -139,6 +144,7 @@ const BESIDE_PARTS: u64 = 4;
 struct Shared {
     blobs: Blobs,
     promised: Vec<Digest>,
+    inspection: Option<Inspection>,
     limit_bytes: u64,
     state: Mutex<State>,
     /// Wakes readers, and who waits for the end.

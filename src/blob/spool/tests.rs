@@ -26,7 +26,7 @@ fn config() -> Config {
 
 /// Two digests, so that large bodies of known length are hashed by two threads.
 fn expect(body: &[u8]) -> Expect {
-    Expect { length: Some(body.len() as u64), promised: vec![Digest::sha256(body), sha512(body)], limit_bytes: u64::MAX }
+    Expect { length: Some(body.len() as u64), promised: vec![Digest::sha256(body), sha512(body)], inspection: None, limit_bytes: u64::MAX }
 }
 
 fn sha512(body: &[u8]) -> Digest {
@@ -161,10 +161,39 @@ async fn a_broken_promise_ends_no_reader_cleanly_and_keeps_nothing() {
 }
 
 #[tokio::test]
+async fn a_body_is_looked_at_as_a_whole_before_its_end_leaves() {
+    for length in [1, 999, 60_000] {
+        for right in [true, false] {
+            let place = Place::new(config()).await;
+            let body = content(length);
+            let wanted = if right { body.clone() } else { Bytes::from_static(b"other") };
+            let inspection: Inspection = Arc::new(move |source| {
+                let mut read = Vec::new();
+                std::io::Read::read_to_end(source, &mut read).unwrap();
+                if read == wanted { Ok(()) } else { Err(Error::invalid(Subject::File, "it is another")) }
+            });
+            let expect = Expect { promised: Vec::new(), inspection: Some(inspection), ..expect(&body) };
+            let (mut filler, spool) = place.blobs.fill(expect).await.unwrap();
+            let reader = tokio::spawn(read(spool.chunks(None)));
+            push_all(&mut filler, &body, 1000).await.unwrap();
+            let kept = filler.finish().await;
+            let (bytes, clean) = reader.await.unwrap();
+            if right {
+                assert!(kept.unwrap().stored() && clean && bytes == body);
+            } else {
+                assert_eq!(kept.unwrap_err().kind(), Kind::BadUpstream);
+                assert!(!clean && bytes.len() < length);
+                assert_nothing_stays(&place, &body).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_body_of_another_length_fails() {
     let place = Place::new(config()).await;
     let body = content(30_000);
-    let wrong = |length| Expect { length: Some(length), promised: Vec::new(), limit_bytes: 40_000 };
+    let wrong = |length| Expect { length: Some(length), promised: Vec::new(), inspection: None, limit_bytes: 40_000 };
     // Too short.
     let (mut filler, spool) = place.blobs.fill(wrong(30_001)).await.unwrap();
     push_all(&mut filler, &body, 1000).await.unwrap();
@@ -181,11 +210,13 @@ async fn a_body_of_another_length_fails() {
     assert!(!clean && bytes.len() < 29_999);
     // Past the limit, announced and not.
     assert_eq!(place.blobs.fill(wrong(40_001)).await.err().unwrap().kind(), Kind::TooLarge);
-    let (mut filler, _spool) = place.blobs.fill(Expect { length: None, promised: Vec::new(), limit_bytes: 29_999 }).await.unwrap();
+    let (mut filler, _spool) =
+        place.blobs.fill(Expect { length: None, promised: Vec::new(), inspection: None, limit_bytes: 29_999 }).await.unwrap();
     assert_eq!(push_all(&mut filler, &body, 1000).await.unwrap_err().kind(), Kind::TooLarge);
     drop(filler);
     // A length that becomes known later.
-    let (mut filler, _spool) = place.blobs.fill(Expect { length: None, promised: Vec::new(), limit_bytes: 40_000 }).await.unwrap();
+    let (mut filler, _spool) =
+        place.blobs.fill(Expect { length: None, promised: Vec::new(), inspection: None, limit_bytes: 40_000 }).await.unwrap();
     push_all(&mut filler, &body, 1000).await.unwrap();
     filler.set_length(29_000);
     assert_eq!(filler.finish().await.unwrap_err().kind(), Kind::BadUpstream);

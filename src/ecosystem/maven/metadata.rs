@@ -75,10 +75,11 @@ pub struct Plugin {
 }
 
 impl Document for Metadata {
+    type Guide = ();
     type Part = Part;
     type Form = ();
 
-    fn ask(name: &PackageName, part: &Part) -> Ask {
+    fn ask(name: &PackageName, part: &Part, (): &()) -> Ask {
         let folder = route::package_folder(name);
         let path = match part {
             Part::Versions => format!("{folder}/{METADATA}"),
@@ -158,7 +159,7 @@ impl Document for Metadata {
         self.raw.is_none() && self.versions.is_empty() && self.builds.is_empty() && self.plugins.is_empty()
     }
 
-    fn promise(&self, _: &str) -> Option<Promise> {
+    fn promise(&self, _: &str, (): &()) -> Option<Promise> {
         None
     }
 
@@ -348,8 +349,8 @@ mod tests {
     fn an_upstreams_file_alone_passes_as_it_is() {
         let metadata = read(&Part::Versions, VERSIONS);
         assert_eq!(metadata.render(&BaseUrl::new("http://x"), ()), VERSIONS);
-        assert_eq!(Metadata::ask(&name(), &Part::Versions).path, "com/acme/tool/maven-metadata.xml");
-        assert_eq!(Metadata::ask(&name(), &Part::Builds("1-SNAPSHOT".into())).path, "com/acme/tool/1-SNAPSHOT/maven-metadata.xml");
+        assert_eq!(Metadata::ask(&name(), &Part::Versions, &()).path, "com/acme/tool/maven-metadata.xml");
+        assert_eq!(Metadata::ask(&name(), &Part::Builds("1-SNAPSHOT".into()), &()).path, "com/acme/tool/1-SNAPSHOT/maven-metadata.xml");
     }
 
     #[test]

@@ -48,6 +48,7 @@ static INFO: Info = Info {
     hosts: &["maven"],
     fixed_mount: false,
     sessions: false,
+    key_header: None,
     root_paths: &[],
     package_types: &["maven"],
 };

@@ -53,6 +53,7 @@ static INFO: Info = Info {
     hosts: &["npm"],
     fixed_mount: false,
     sessions: false,
+    key_header: None,
     root_paths: &["/-/npm/"],
     package_types: &["npm"],
 };

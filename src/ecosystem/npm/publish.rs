@@ -148,6 +148,7 @@ async fn publish(
     let draft = Draft {
         ecosystem: INFO.name,
         name: name.clone(),
+        spelling: None,
         owner: publishing.owner,
         publisher: publishing.publisher,
         visibility,

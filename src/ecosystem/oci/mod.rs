@@ -60,6 +60,7 @@ static INFO: Info = Info {
     hosts: &["containers", LEGACY_HOST],
     fixed_mount: true,
     sessions: true,
+    key_header: None,
     root_paths: &[],
     package_types: &["container", "docker"],
 };
@@ -127,6 +128,10 @@ impl Ecosystem for Oci {
         let record = Record::of(version).unwrap_or_default();
         let metadata = Map::from_iter([("container".to_owned(), json!({ "tags": tags }))]);
         Description { summary: record.description(), license: record.license(), metadata }
+    }
+
+    fn webhook_type(&self) -> &'static str {
+        "CONTAINER"
     }
 
     fn announce(&self, told: Told<'_>) -> Announcement {

@@ -67,6 +67,7 @@ pub async fn put(call: Call<'_>, name: &PackageName, reference: &Reference) -> R
     let draft = Draft {
         ecosystem: INFO.name,
         name: name.clone(),
+        spelling: None,
         owner: publishing.owner,
         publisher: publishing.publisher,
         visibility: registry.access().default_visibility,

@@ -95,10 +95,11 @@ fn checksum(line: &str) -> Option<Digest> {
 }
 
 impl Document for InfoFile {
+    type Guide = ();
     type Part = ();
     type Form = ();
 
-    fn ask(name: &PackageName, (): &()) -> Ask {
+    fn ask(name: &PackageName, (): &(), (): &()) -> Ask {
         Ask { path: format!("info/{}", path::encode(name.as_str())), accept: "text/plain, */*", grows: false }
     }
 
@@ -138,7 +139,7 @@ impl Document for InfoFile {
         gemspec::is_gem(file)
     }
 
-    fn promise(&self, file: &str) -> Option<Promise> {
+    fn promise(&self, file: &str, (): &()) -> Option<Promise> {
         let wanted = file.strip_suffix(".gem")?.strip_prefix(self.name.as_str())?.strip_prefix('-')?;
         let line = self.all().find(|line| number(line) == wanted)?;
         Some(Promise {
@@ -284,11 +285,11 @@ mod tests {
         let info = info(text);
         assert_eq!(info.render(&BaseUrl::new("http://x"), ()), text);
         assert_eq!(info.numbers().collect::<Vec<_>>(), ["1.0", "1.0-java"]);
-        let promise = info.promise("tool-1.0.gem").unwrap();
+        let promise = info.promise("tool-1.0.gem", &()).unwrap();
         assert_eq!((promise.url.as_str(), promise.digests[0].hex().as_str()), ("gems/tool-1.0.gem", hex));
-        assert_eq!(info.promise("tool-1.0-java.gem").unwrap().digests, []);
+        assert_eq!(info.promise("tool-1.0-java.gem", &()).unwrap().digests, []);
         for absent in ["tool-2.0.gem", "tool-1.0.gemspec", "other-1.0.gem", "tool1.0.gem"] {
-            assert_eq!(info.promise(absent), None, "{absent}");
+            assert_eq!(info.promise(absent, &()), None, "{absent}");
         }
         let needs: Vec<Needs> = info.needs().collect();
         assert_eq!(needs[0].dependencies, [("a".into(), ">= 1, < 3".into()), ("b".into(), "= 2".into())]);

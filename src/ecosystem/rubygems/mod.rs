@@ -49,6 +49,7 @@ static INFO: Info = Info {
     hosts: &["rubygems"],
     fixed_mount: false,
     sessions: false,
+    key_header: None,
     root_paths: &[],
     package_types: &["rubygems"],
 };

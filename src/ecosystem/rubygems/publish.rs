@@ -95,6 +95,7 @@ async fn publish(registry: &Registry, caller: &Caller, publishing: &Publishing, 
     let draft = Draft {
         ecosystem: INFO.name,
         name: publishing.grant.name().clone(),
+        spelling: None,
         owner: publishing.owner,
         publisher: publishing.publisher,
         visibility: registry.access().default_visibility,

@@ -15,7 +15,7 @@ use super::disk::Disk;
 use super::{Caller, Identity, Upstream, free_port};
 
 /// Every ecosystem, so that none keeps the upstreams that it has by default.
-const ECOSYSTEMS: [&str; 4] = ["npm", "maven", "rubygems", "container"];
+const ECOSYSTEMS: [&str; 5] = ["npm", "maven", "rubygems", "container", "nuget"];
 
 /// What a server is started with.
 #[derive(Default)]

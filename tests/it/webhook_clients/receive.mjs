@@ -1,26 +1,9 @@
 // Sets webhooks up with Octokit, receives with Octokit's own receiver, which checks every signature, and prints
-// what it saw as JSON. Between the two somebody publishes.
+// what it saw as JSON. Between the two somebody publishes. It comes behind schemas.mjs.
 import { createServer } from "node:http";
-import { createRequire } from "node:module";
 
 const { Octokit } = createRequire(process.env.MODULES)("@octokit/rest");
 const { Webhooks, createNodeMiddleware } = createRequire(process.env.WEBHOOKS)("@octokit/webhooks");
-const schema = createRequire(process.env.SCHEMAS)("@octokit/webhooks-schemas");
-const Ajv = createRequire(process.env.AJV)("ajv").default;
-
-// The schemas refuse every member that they do not know. This one of users GitHub sends since they were written.
-const extend = (value) => {
-  if (value === null || typeof value !== "object") return;
-  if (value.properties?.gravatar_id) value.properties.user_view_type = { type: "string" };
-  Object.values(value).forEach(extend);
-};
-extend(schema);
-const ajv = new Ajv({ strict: false, validateFormats: false, allErrors: true });
-ajv.addSchema(schema, "github");
-const problems = (definition, payload) => {
-  const valid = ajv.getSchema(`github#/definitions/${definition}`);
-  return valid(payload) ? [] : valid.errors.map((error) => `${definition}${error.instancePath} ${error.message}`);
-};
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 const octokit = new Octokit({ auth: process.env.TOKEN, baseUrl: process.env.API, log });
@@ -31,8 +14,7 @@ const waiting = [];
 webhooks.onAny(({ id, name, payload }) => {
   const event = payload.action ? `${name}.${payload.action}` : name;
   said.received.push(event);
-  const definition = { ping: "ping$event" }[name] ?? `${name}$${payload.action}`;
-  said.problems.push(...problems(definition, payload));
+  said.problems.push(...problems(name, payload));
   waiting.filter((one) => one.event === event).forEach((one) => one.resolve({ id, payload }));
 });
 webhooks.onError((error) => said.errors.push(String(error)));

@@ -86,11 +86,12 @@ const ABBREVIATED_FIELDS: [&str; 18] = [
 ];
 
 impl Document for Packument {
+    type Guide = ();
     type Part = ();
 
     type Form = Form;
 
-    fn ask(name: &PackageName, (): &()) -> Ask {
+    fn ask(name: &PackageName, (): &(), (): &()) -> Ask {
         // The full form serves both of ours; the slash is escaped as npm itself does.
         Ask { path: name.as_str().replace('/', "%2f"), accept: "application/json", grows: false }
     }
@@ -157,7 +158,7 @@ impl Document for Packument {
         self.versions.is_empty()
     }
 
-    fn promise(&self, file: &str) -> Option<Promise> {
+    fn promise(&self, file: &str, (): &()) -> Option<Promise> {
         let number = route::version_in_file(&self.name, file);
         let canonical = number.and_then(|number| self.versions.iter().find(|version| version.number == number));
         let version = canonical.or_else(|| self.versions.iter().find(|version| version.upstream_file().as_deref() == Some(file)))?;

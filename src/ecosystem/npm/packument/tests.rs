@@ -119,7 +119,7 @@ mod promises {
     fn promise(tarball: &str, dist: &Value, file: &str) -> Option<Promise> {
         let mut dist = dist.clone();
         dist["tarball"] = json!(tarball);
-        parse_as("@acme/tool", json!({ "name": "@acme/tool", "versions": { "1.0.0": { "dist": dist } } })).unwrap().promise(file)
+        parse_as("@acme/tool", json!({ "name": "@acme/tool", "versions": { "1.0.0": { "dist": dist } } })).unwrap().promise(file, &())
     }
 
     #[test]
@@ -146,8 +146,8 @@ mod promises {
             "2.0.0": { "dist": { "tarball": "https://up.example/other.tgz" } },
         } });
         let packument = parse(document);
-        assert_eq!(packument.promise("tool-2.0.0.tgz").unwrap().version, "2.0.0");
-        assert_eq!(packument.promise("other.tgz").unwrap().version, "2.0.0");
+        assert_eq!(packument.promise("tool-2.0.0.tgz", &()).unwrap().version, "2.0.0");
+        assert_eq!(packument.promise("other.tgz", &()).unwrap().version, "2.0.0");
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod promises {
     fn without_an_address_nothing_is_promised() {
         for dist in [json!({}), json!({ "tarball": 7 }), json!({ "tarball": null }), json!([]), json!("x"), Value::Null] {
             let packument = parse(json!({ "name": "tool", "versions": { "1.0.0": { "dist": dist } } }));
-            assert!(packument.promise("tool-1.0.0.tgz").is_none(), "{dist}");
+            assert!(packument.promise("tool-1.0.0.tgz", &()).is_none(), "{dist}");
         }
     }
 }
@@ -290,7 +290,7 @@ mod refusals {
     fn a_package_without_versions_is_empty() {
         for document in [r#"{"name":"tool"}"#, r#"{"name":"tool","versions":{}}"#] {
             let packument = parse(document);
-            assert!(packument.is_empty() && packument.promise("tool-1.0.0.tgz").is_none());
+            assert!(packument.is_empty() && packument.promise("tool-1.0.0.tgz", &()).is_none());
             assert_eq!(full(&packument), json!({ "name": "tool", "dist-tags": {}, "versions": {} }));
         }
     }
@@ -307,7 +307,7 @@ mod refusals {
         let dist = json!({ "tarball": "https://up.example/t.tgz", "shasum": 7 });
         let packument = parse(json!({ "name": "tool", "versions": { "1.0.0": { "dist": dist } } }));
         assert_eq!(full(&packument)["versions"]["1.0.0"]["dist"]["tarball"], "https://here.example/npm/tool/-/tool-1.0.0.tgz");
-        assert!(packument.promise("tool-1.0.0.tgz").is_some());
+        assert!(packument.promise("tool-1.0.0.tgz", &()).is_some());
     }
 
     /// With a key given twice, readers disagree on which counts: no reading may see an address that is not ours.
@@ -351,7 +351,7 @@ mod refusals {
                 if let Ok(packument) = parse_as("tool", &document) {
                     packument.render(&at(), Form::Full);
                     packument.render(&at(), Form::Abbreviated);
-                    packument.promise("tool-1.0.0.tgz");
+                    packument.promise("tool-1.0.0.tgz", &());
                 }
             }
         }
@@ -382,7 +382,7 @@ mod filters {
         let shown = full(&packument);
         assert_eq!(shown["dist-tags"], json!({ "latest": "1.1.0", "next": "2.0.0-rc.1", "old": "1.0.0" }), "a release before a prerelease");
         assert_eq!(shown["time"], json!({ "created": "a", "modified": "b", "1.0.0": "c" }));
-        assert!(packument.promise("tool-2.0.0.tgz").is_none() && packument.manifest("2.0.0", &at()).is_none());
+        assert!(packument.promise("tool-2.0.0.tgz", &()).is_none() && packument.manifest("2.0.0", &at()).is_none());
     }
 
     #[test]
@@ -514,7 +514,7 @@ fn exercise(bytes: Vec<u8>) {
         let out = packument.render(&at(), form);
         assert!(serde_json::from_slice::<&RawValue>(&out).is_ok(), "{out:?}");
     }
-    packument.promise("tool-1.0.0.tgz");
+    packument.promise("tool-1.0.0.tgz", &());
     drop(packument.manifest("latest", &at()));
     packument.keep(&|facts| facts.version.len() % 2 == 0);
     let again = packument.clone().over(packument);
