@@ -191,18 +191,54 @@ impl<'de> Deserialize<'de> for Digest {
 #[derive(Clone, Default)]
 pub struct Hasher {
     sha256: sha2::Sha256,
-    md5: Option<md5::Md5>,
-    sha1: Option<sha1::Sha1>,
-    sha384: Option<sha2::Sha384>,
-    sha512: Option<sha2::Sha512>,
+    further: Further,
 }
 
 impl Hasher {
     /// A hasher for SHA-256 and the given algorithms.
     #[must_use]
     pub fn new(further: &[Algorithm]) -> Self {
+        Self { sha256: sha2::Sha256::default(), further: Further::new(further) }
+    }
+
+    /// Takes in the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        self.further.update(bytes);
+    }
+
+    /// Takes the further digests out, if there are any, to be computed on another thread. From now on
+    /// both must take in the same bytes.
+    #[must_use]
+    pub fn split(&mut self) -> Option<Further> {
+        self.further.is_any().then(|| std::mem::take(&mut self.further))
+    }
+
+    /// Puts back what [`Hasher::split`] took out.
+    pub fn join(&mut self, further: Further) {
+        self.further = further;
+    }
+
+    /// Every digest asked for; SHA-256 is always among them.
+    #[must_use]
+    pub fn finish(self) -> Digests {
+        Digests { sha256: of(Algorithm::Sha256, &self.sha256.finalize()), further: self.further.finish() }
+    }
+}
+
+/// Computes digests other than SHA-256 in one pass.
+#[derive(Clone, Default)]
+pub struct Further {
+    md5: Option<md5::Md5>,
+    sha1: Option<sha1::Sha1>,
+    sha384: Option<sha2::Sha384>,
+    sha512: Option<sha2::Sha512>,
+}
+
+impl Further {
+    fn new(algorithms: &[Algorithm]) -> Self {
         let mut hasher = Self::default();
-        for algorithm in further {
+        for algorithm in algorithms {
             match algorithm {
                 Algorithm::Sha256 => {}
                 Algorithm::Md5 => hasher.md5 = Some(md5::Md5::default()),
@@ -214,9 +250,12 @@ impl Hasher {
         hasher
     }
 
+    fn is_any(&self) -> bool {
+        self.md5.is_some() || self.sha1.is_some() || self.sha384.is_some() || self.sha512.is_some()
+    }
+
     /// Takes in the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.sha256.update(bytes);
         if let Some(hasher) = &mut self.md5 {
             hasher.update(bytes);
         }
@@ -231,29 +270,29 @@ impl Hasher {
         }
     }
 
-    /// Every digest asked for; SHA-256 is always among them.
-    #[must_use]
-    pub fn finish(self) -> Digests {
-        fn of(algorithm: Algorithm, bytes: &[u8]) -> Digest {
-            let mut value = [0; 64];
-            value[..bytes.len()].copy_from_slice(bytes);
-            Digest { algorithm, value }
-        }
-        let mut further = Vec::new();
+    fn finish(self) -> Vec<Digest> {
+        let mut digests = Vec::new();
         if let Some(hasher) = self.md5 {
-            further.push(of(Algorithm::Md5, &hasher.finalize()));
+            digests.push(of(Algorithm::Md5, &hasher.finalize()));
         }
         if let Some(hasher) = self.sha1 {
-            further.push(of(Algorithm::Sha1, &hasher.finalize()));
+            digests.push(of(Algorithm::Sha1, &hasher.finalize()));
         }
         if let Some(hasher) = self.sha384 {
-            further.push(of(Algorithm::Sha384, &hasher.finalize()));
+            digests.push(of(Algorithm::Sha384, &hasher.finalize()));
         }
         if let Some(hasher) = self.sha512 {
-            further.push(of(Algorithm::Sha512, &hasher.finalize()));
+            digests.push(of(Algorithm::Sha512, &hasher.finalize()));
         }
-        Digests { sha256: of(Algorithm::Sha256, &self.sha256.finalize()), further }
+        digests
     }
+}
+
+/// A digest from as many bytes as its algorithm has.
+fn of(algorithm: Algorithm, bytes: &[u8]) -> Digest {
+    let mut value = [0; 64];
+    value[..bytes.len()].copy_from_slice(bytes);
+    Digest { algorithm, value }
 }
 
 /// What a [`Hasher`] found.
@@ -297,6 +336,20 @@ mod tests {
         assert!(digests.get(Algorithm::Sha512).unwrap().hex().starts_with("ddaf35a193617aba"));
         assert!(digests.get(Algorithm::Sha384).unwrap().hex().starts_with("cb00753f45a35e8b"));
         assert_eq!(digests.sha256, Digest::sha256(b"abc"));
+    }
+
+    #[test]
+    fn digests_on_two_threads_are_those_of_one() {
+        let further = [Algorithm::Sha1, Algorithm::Sha512];
+        let (mut whole, mut parted) = (Hasher::new(&further), Hasher::new(&further));
+        whole.update(b"abc");
+        let mut beside = parted.split().unwrap();
+        assert!(parted.split().is_none() && Hasher::new(&[Algorithm::Sha256]).split().is_none());
+        beside.update(b"ab");
+        parted.update(b"abc");
+        beside.update(b"c");
+        parted.join(beside);
+        assert_eq!(parted.finish(), whole.finish());
     }
 
     #[test]

@@ -205,6 +205,12 @@ impl Disk {
         rustix::fs::openat(&self.sha256, format!("{shard:02x}"), FOLDER, Mode::empty())
     }
 
+    /// Makes the folder of a blob that is the first in it.
+    fn make_shard(&self, id: &Id) -> io::Result<()> {
+        self.synced[usize::from(id[0])].store(false, Ordering::Release);
+        folder(&self.sha256, &format!("{:02x}", id[0])).map(drop)
+    }
+
     fn put_away(&self, folder: &OwnedFd, name: &[u8]) -> io::Result<()> {
         let readable = String::from_utf8_lossy(name).chars().filter(char::is_ascii_alphanumeric).take(80).collect::<String>();
         // A name may be taken from an earlier run; numbers are free sooner or later.
@@ -246,6 +252,31 @@ impl Temporary {
         Ok(rustix::fs::openat(&self.disk.temporaries, name, flags, Mode::empty())?.into())
     }
 
+    /// Gives the file its blob's name, unless there is one of that name: then it comes back.
+    pub(super) fn into_vacant(mut self, id: &Id) -> io::Result<Option<Self>> {
+        let Some(name) = &self.name else { return Ok(None) };
+        let rename = || {
+            let once = rustix::fs::RenameFlags::NOREPLACE;
+            rustix::fs::renameat_with(&self.disk.temporaries, name, &self.disk.sha256, path(id), once)
+        };
+        let renamed = match rename() {
+            Err(Errno::NOENT) => {
+                self.disk.make_shard(id)?;
+                rename()
+            }
+            renamed => renamed,
+        };
+        match renamed {
+            Ok(()) => {
+                self.name = None;
+                Ok(None)
+            }
+            // Some file systems do not know how to rename so.
+            Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(Some(self)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Gives the file its blob's name, over an older one: equal content by name,
     /// and this copy was hashed just now, so it also heals one that is damaged.
     pub(super) fn into_place(mut self, id: &Id) -> io::Result<()> {
@@ -253,9 +284,7 @@ impl Temporary {
             let rename = || rustix::fs::renameat(&self.disk.temporaries, name, &self.disk.sha256, path(id));
             match rename() {
                 Err(Errno::NOENT) => {
-                    // The first blob of its folder.
-                    self.disk.synced[usize::from(id[0])].store(false, Ordering::Release);
-                    folder(&self.disk.sha256, &format!("{:02x}", id[0]))?;
+                    self.disk.make_shard(id)?;
                     rename()?;
                 }
                 renamed => renamed?,

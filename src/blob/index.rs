@@ -157,6 +157,13 @@ impl Index {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// Puts a blob's row into a batch that is about to be committed, so that [`Index::flush`] need not.
+    pub(super) fn put_row(&self, batch: &mut Batch, id: &Id) -> Result<()> {
+        self.part(id).changed.remove(id);
+        batch.extend(self.rows(&[*id])?);
+        Ok(())
+    }
+
     /// Writes what changed to the store.
     pub(super) async fn flush(&self, store: &dyn Store) -> Result<()> {
         let _alone = self.flushing.lock().await;

@@ -23,18 +23,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use self::behind::Behind;
 use self::disk::{Disk, FreeSpace, failed};
 use self::index::Index;
 use self::lease::Leases;
 use self::open::{Open, OpenFiles};
 use self::read::{Buffers, PROOF_HOLDS, Proof, Proved, Stamp};
+use self::spool::frames::Frames;
 use self::write::Sink;
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result, Subject};
 use crate::http::file::StoredFile;
-use crate::store::Store;
+use crate::store::{Batch, Store};
 
+mod behind;
 mod disk;
 mod index;
 mod lease;
@@ -71,6 +74,8 @@ pub struct Config {
     pub spool_ahead_bytes: u64,
     /// How much of a fill stays in memory for its readers after it was written.
     pub spool_window_bytes: u64,
+    /// Small blobs that wait, in memory, to be written.
+    pub write_behind_bytes: u64,
     /// Size of the parts in which files are written.
     pub write_coalesce_bytes: u64,
     /// Largest blob that is kept in memory.
@@ -103,6 +108,7 @@ impl Default for Config {
             cache_limit_files: 1_000_000,
             spool_ahead_bytes: 64 << 20,
             spool_window_bytes: 4 << 20,
+            write_behind_bytes: 16 << 20,
             write_coalesce_bytes: 1 << 20,
             small_limit_bytes: 64 << 10,
             small_cache_bytes: 256 << 20,
@@ -137,6 +143,8 @@ struct Inner {
     leases: Arc<Leases>,
     store: Arc<dyn Store>,
     index: Index,
+    behind: Behind,
+    frames: Arc<Frames>,
     small: quick_cache::sync::Cache<Id, Bytes, SmallWeight>,
     open: OpenFiles,
     buffers: Arc<Buffers>,
@@ -206,6 +214,8 @@ impl Blobs {
             open: OpenFiles::new(config.open_limit_files),
             buffers: Arc::new(Buffers::new(idle)),
             proved: Proved::default(),
+            frames: Arc::new(Frames::new(config.spool_ahead_bytes)),
+            behind: Behind::new(config.write_behind_bytes),
             fills: AtomicUsize::new(0),
             sessions: session::Sessions::default(),
             config,
@@ -369,11 +379,22 @@ impl Blobs {
         }
     }
 
-    /// Writes new cached blobs, and when they were used, to the index.
+    /// Puts what the index knows of a cached blob into the batch that will refer to it. So who finds the reference
+    /// after a crash finds a blob that may be damaged as a cached one, to be fetched again. When the batch cannot be
+    /// committed, [`Blobs::mark_cached`] has the row written later.
+    ///
+    /// # Errors
+    /// When the row cannot be written down.
+    pub fn put_row(&self, batch: &mut Batch, digest: &Digest) -> Result<()> {
+        id_of(digest).map_or(Ok(()), |id| self.0.index.put_row(batch, &id))
+    }
+
+    /// Writes new cached blobs, and when they were used, to the index, and gives idle memory back.
     ///
     /// # Errors
     /// When the store fails; what was not written is tried again by the next flush.
     pub async fn flush(&self) -> Result<()> {
+        self.0.frames.shrink();
         self.0.index.flush(&*self.0.store).await
     }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::disk::{self, Disk, Temporary, failed, full};
 use super::read::{Stamp, read_some};
 use super::{Blobs, Lease, Purpose, blocking, id_of};
-use crate::digest::{Algorithm, Digest, Digests, Hasher};
+use crate::digest::{Algorithm, Digest, Digests, Further, Hasher};
 use crate::error::{Error, Kind, Result, Subject};
 
 /// What is read at once of a file that has to be hashed again.
@@ -265,6 +265,16 @@ impl Sink {
         self.store(frames)
     }
 
+    /// Takes out what computes the further digests, if there are any, for another thread.
+    pub(super) fn split_hasher(&mut self) -> Option<Further> {
+        self.hasher.split()
+    }
+
+    /// Puts back what [`Sink::split_hasher`] took out, once it has seen the same bytes.
+    pub(super) fn join_hasher(&mut self, further: Further) {
+        self.hasher.join(further);
+    }
+
     pub(super) fn hash(&mut self, frames: &[Bytes]) {
         for frame in frames {
             self.hasher.update(frame);
@@ -312,6 +322,29 @@ impl Sink {
     pub(super) fn finish(mut self) -> Result<(Temporary, File)> {
         self.file()?;
         self.temporary.zip(self.file).ok_or_else(|| Error::internal(Subject::Blob, "no file"))
+    }
+}
+
+impl Blobs {
+    /// Makes a file that an upstream's body was written to a cached blob, without waiting for the disk: after a
+    /// loss of power a file that is not what its name says counts as absent and is fetched again. It never takes
+    /// the place of a file that is there, though, before it is on disk: that one may be of a hosted blob.
+    pub(super) fn place_cached(&self, digest: &Digest, size: u64, temporary: Temporary, file: &File) -> Result<Lease> {
+        let id = id_of(digest).ok_or_else(|| Error::internal(Subject::Blob, "not a SHA-256"))?;
+        // Before the name exists, so that no sweep can see it without the lease.
+        let lease = self.0.leases.take(id, *digest, || size);
+        if let Some(temporary) = temporary.into_vacant(&id).map_err(failed)? {
+            file.sync_data().map_err(failed)?;
+            temporary.into_place(&id).map_err(failed)?;
+        }
+        self.0.index.enter(id, size, self.0.clock.now());
+        // It was hashed just now. Without a stamp it is hashed once more by its first reader, as a small one always is.
+        if size > self.0.config.small_limit_bytes
+            && let Ok(stamp) = Stamp::of(file)
+        {
+            self.0.proved.note(id, stamp, true);
+        }
+        Ok(lease)
     }
 }
 

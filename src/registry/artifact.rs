@@ -281,9 +281,18 @@ async fn follow(spool: Spool, sha256: Option<Digest>, verdict: Verdict) -> Resul
     };
     // Followed from the start, so that the bytes are here even if the disk had no room for them.
     let mut chunks = spool.chunks(None);
-    let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
-    while let Some(Ok(chunk)) = chunks.next().await {
-        bytes.extend_from_slice(&chunk);
+    // Most come in one piece.
+    let mut bytes = match chunks.next().await {
+        Some(Ok(chunk)) => chunk,
+        _ => Bytes::new(),
+    };
+    if (bytes.len() as u64) < length {
+        let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
+        whole.extend_from_slice(&bytes);
+        while let Some(Ok(chunk)) = chunks.next().await {
+            whole.extend_from_slice(&chunk);
+        }
+        bytes = whole.freeze();
     }
     let finished = spool.finished().await?;
     if bytes.len() as u64 != finished.size {
@@ -292,7 +301,7 @@ async fn follow(spool: Spool, sha256: Option<Digest>, verdict: Verdict) -> Resul
     }
     let etag = Some(entity_tag(&finished.digests.sha256, None));
     let verdict = if finished.stored { verdict } else { Verdict::PassedThrough };
-    Ok(Artifact { content: Content::Bytes(bytes.freeze()), size: Some(finished.size), etag, verdict, downloads: None })
+    Ok(Artifact { content: Content::Bytes(bytes), size: Some(finished.size), etag, verdict, downloads: None })
 }
 
 impl Artifact {

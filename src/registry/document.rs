@@ -165,6 +165,14 @@ impl Registry {
 
     /// The upstream that has the name, and its document.
     pub(super) async fn upstream_index<D: Document>(&self, grant: &Grant, plan: &Plan, need: Need) -> Result<(Arc<Upstream>, Arc<D>)> {
+        match self.upstream_index_once::<D>(grant, plan, need).await {
+            // As for a whole document: a body that is gone is fetched again.
+            Err(error) if error.subject() == Subject::Blob => self.upstream_index_once::<D>(grant, plan, need).await,
+            result => result,
+        }
+    }
+
+    async fn upstream_index_once<D: Document>(&self, grant: &Grant, plan: &Plan, need: Need) -> Result<(Arc<Upstream>, Arc<D>)> {
         let part = D::Part::default();
         let topic = Topic { grant, plan, part: &part };
         let sources = self.gather::<D>(topic, need).await?;

@@ -61,6 +61,9 @@ pub struct Wanted {
     pub scope: Option<Arc<str>>,
 }
 
+/// Size up to which a file is received in one piece.
+const SMALL_BYTES: u64 = 64 << 10;
+
 const FILES: Table<KeptFile> = Table::new("upstream_files");
 
 impl Fetcher {
@@ -223,28 +226,53 @@ impl Fetcher {
 
     async fn pour_once(&self, upstream: &Upstream, filler: &mut Filler, source: &mut Source) -> Result<()> {
         let mut pace = Pace::default();
+        if source.skip == 0
+            && let Some(length) = source.length.filter(|length| *length <= SMALL_BYTES)
+        {
+            return self.pour_small(upstream, filler, source, length).await;
+        }
         while let Some(mut chunk) = upstream.next_chunk(&mut source.response, &mut pace).await? {
             if source.skip > 0 {
                 let skipped = source.skip.min(chunk.len() as u64);
                 source.skip -= skipped;
                 chunk = chunk.slice(usize::try_from(skipped).unwrap_or(usize::MAX)..);
             }
-            if !chunk.is_empty() {
-                filler.push(chunk).await?;
-            }
+            // The HTTP client reads into one buffer of up to 400 KiB, which it can use again when nobody holds a slice.
+            filler.push_copy(&chunk).await?;
         }
-        match source.length {
-            Some(length) if filler.received() < length => {
-                Err(Error::new(Kind::BadUpstream, Subject::Upstream).saying("the upstream's file ended too early"))
+        whole(filler, source)
+    }
+
+    /// As [`Fetcher::pour_once`], of a small file: one piece of memory that is no larger than it, since it may stay in
+    /// memory. As slices of the HTTP client's buffers, 24,000 files of 20 KB took half a gigabyte, and clearing fresh
+    /// pages for those buffers a quarter of the processor time.
+    async fn pour_small(&self, upstream: &Upstream, filler: &mut Filler, source: &mut Source, length: u64) -> Result<()> {
+        let mut pace = Pace::default();
+        let missing = usize::try_from(length.saturating_sub(filler.received())).unwrap_or_default();
+        let mut bytes = Vec::with_capacity(missing);
+        let end = loop {
+            match upstream.next_chunk(&mut source.response, &mut pace).await {
+                Ok(Some(chunk)) if bytes.len() + chunk.len() > missing => {
+                    break Err(Error::new(Kind::Unavailable, Subject::Upstream).saying("the upstream's file is longer than it said"));
+                }
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
             }
-            _ => Ok(()),
-        }
+        };
+        // What has come is not asked for again.
+        filler.push(bytes.into()).await?;
+        end.and_then(|()| whole(filler, source))
     }
 
     async fn record(&self, upstream: &Upstream, wanted: &Wanted, record: KeptFile) -> Result<()> {
         let mut batch = Batch::new();
         FILES.put(&mut batch, row_key(upstream, &wanted.name, &wanted.file), &record)?;
-        self.0.store.commit(batch).await?;
+        self.0.blobs.put_row(&mut batch, &record.digest)?;
+        if let Err(error) = self.0.store.commit(batch).await {
+            self.0.blobs.mark_cached(&record.digest, record.size);
+            return Err(error);
+        }
         self.0.files.insert(file_key(upstream, &wanted.name, &wanted.file), Arc::new(record));
         Ok(())
     }
@@ -271,6 +299,16 @@ impl<'a> Closing<'a> {
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// That all has come which was announced.
+fn whole(filler: &Filler, source: &Source) -> Result<()> {
+    match source.length {
+        Some(length) if filler.received() < length => {
+            Err(Error::new(Kind::BadUpstream, Subject::Upstream).saying("the upstream's file ended too early"))
+        }
+        _ => Ok(()),
     }
 }
 

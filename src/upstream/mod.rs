@@ -457,10 +457,17 @@ impl Fetcher {
         let entry = Arc::new(entry);
         let mut batch = Batch::new();
         ENTRIES.put(&mut batch, entry_key(upstream, &ask.path), &entry)?;
-        if verdict != Verdict::PassedThrough
-            && let Err(error) = self.0.store.commit(batch).await
-        {
-            tracing::warn!(upstream = upstream.name(), error = ?error, "a document is remembered in memory alone");
+        if verdict != Verdict::PassedThrough {
+            let kept = entry.body.filter(|_| verdict == Verdict::Miss);
+            if let Some(body) = kept {
+                self.0.blobs.put_row(&mut batch, &body.digest)?;
+            }
+            if let Err(error) = self.0.store.commit(batch).await {
+                tracing::warn!(upstream = upstream.name(), error = ?error, "a document is remembered in memory alone");
+                if let Some(body) = kept {
+                    self.0.blobs.mark_cached(&body.digest, body.size);
+                }
+            }
         }
         self.0.entries.insert(key, Arc::clone(&entry));
         Ok((entry, verdict))

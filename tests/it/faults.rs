@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::RngExt;
 use serde_json::json;
 
-use crate::harness::{Caller, Fault, Package, Setup, Upstream};
+use crate::harness::{Caller, Fault, Package, Setup, Upstream, files_below, until};
 use crate::npm_wire::{at, hosting, publish};
 use crate::proxy::fetch;
 
@@ -134,5 +134,42 @@ async fn the_cache_may_be_deleted_at_any_time() {
     server.start_again().await;
     assert!(fetch(&server.caller(), &package).await.expect(200).body == package.tarball);
     assert!(fetch(&server.caller_with(&token), &hosted).await.expect(200).body == hosted.tarball);
+    server.finish().await;
+}
+
+/// Cached files are not synced before they are named: this is what a loss of power may make of them.
+#[tokio::test]
+async fn kp06_a_loss_of_power_behind_the_answers_costs_fetches_and_no_bytes() {
+    let sizes = [300, 20_000, 60_000, 700_000, 2 << 20];
+    let packages: Vec<_> = sizes.iter().enumerate().map(|(n, size)| Package::with("dep", &format!("1.0.{n}"), json!({}), *size)).collect();
+    let upstream = Upstream::with(&packages);
+    // What refers to the files is on disk at once.
+    let mut server = Setup::default().upstream(&upstream).more("[store]\nflush_seconds = 0").start().await;
+    let caller = server.caller();
+    let losses: [fn(u64) -> u64; 3] = [|_| 0, |size| size / 2, |size| size];
+    for (round, left) in losses.into_iter().enumerate() {
+        for package in &packages {
+            assert!(fetch(&caller, package).await.expect(200).body == package.tarball);
+        }
+        // A file gets its name behind its last reader.
+        let blobs = server.data().join("blobs/sha256");
+        until("the files", || files_below(&blobs).len() > packages.len()).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        server.kill().await;
+        for path in files_below(&blobs) {
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            let size = file.metadata().unwrap().len();
+            file.set_len(left(size) / 2).unwrap();
+            file.set_len(left(size)).unwrap();
+        }
+        server.start_again().await;
+        for package in &packages {
+            // What turns out to be wrong while it is sent does not end cleanly.
+            let first = fetch(&caller, package).await;
+            let right = first.status == 200 && !first.cut && first.body == package.tarball;
+            assert!(right || first.cut, "round {round}: {} {} bytes", first.status, first.body.len());
+            assert!(fetch(&caller, package).await.expect(200).body == package.tarball, "round {round}: {}", package.path());
+        }
+    }
     server.finish().await;
 }

@@ -31,6 +31,7 @@ mod proxy_faults;
 mod rest;
 mod rest_clients;
 mod rubygems_wire;
+mod stampede;
 mod tls;
 mod upkeep;
 mod webhooks;

@@ -6,13 +6,15 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::window::Limits;
+use super::frames::FRAME;
+use super::window::{Lane, Limits};
 use super::{Finished, Kept, Phase, Shared, State, bad_body, too_large};
 use crate::blob::read::Reading;
-use crate::blob::write::{Sink, Staged};
-use crate::blob::{Lease, Purpose, blocking, disk};
-use crate::digest::Digests;
+use crate::blob::write::Sink;
+use crate::blob::{Lease, blocking, disk};
+use crate::digest::{Digests, Further};
 use crate::error::{Error, Result, Subject};
+use crate::format::Inspection;
 
 /// The writing end of a spool. Dropping it before [`Filler::finish`] fails the fill.
 pub struct Filler {
@@ -38,7 +40,7 @@ impl Filler {
                     break;
                 }
             }
-            self.shared.hash_what_waits(limits);
+            self.shared.work_off(limits);
             // A permit is remembered, so nothing that happens in between is missed.
             self.shared.room.notified().await;
         }
@@ -57,7 +59,7 @@ impl Filler {
         match fits {
             Ok(()) => {
                 self.shared.moved.send_replace(());
-                self.shared.hash_what_waits(self.shared.blobs.spool_limits());
+                self.shared.work_off(self.shared.blobs.spool_limits());
                 Ok(())
             }
             Err(error) => {
@@ -65,6 +67,19 @@ impl Filler {
                 Err(error)
             }
         }
+    }
+
+    /// As [`Filler::push`], of bytes that the caller wants back: they are copied, in frames of a size that readers can
+    /// have at once.
+    ///
+    /// # Errors
+    /// As [`Filler::push`].
+    pub async fn push_copy(&mut self, bytes: &[u8]) -> Result<()> {
+        for frame in bytes.chunks(FRAME) {
+            let copy = self.shared.blobs.0.frames.copy(frame);
+            self.push(copy).await?;
+        }
+        Ok(())
     }
 
     /// Bytes taken so far.
@@ -80,22 +95,23 @@ impl Filler {
     }
 
     /// Proves length and digests, lets the readers have the rest, and keeps the blob. The readers do not
-    /// wait for the disk to confirm it; a body that is in memory as a whole is not even written before they have it.
+    /// wait for the disk.
     ///
     /// # Errors
     /// `BadUpstream` when the length or a promised digest is not met. That the blob cannot
     /// be stored is no error: see [`Kept::lease`].
     pub async fn finish(self) -> Result<Kept> {
         let mut moved = self.shared.moved.subscribe();
+        self.shared.lock().ending = true;
         loop {
             moved.borrow_and_update();
-            if !self.shared.lock().hashing {
+            if !self.shared.is_busy() {
                 break;
             }
             // The sender lives in `shared`.
             let _ = moved.changed().await;
         }
-        let sink = {
+        let (sink, beside) = {
             let mut state = self.shared.lock();
             state.check()?;
             let length = state.window.length;
@@ -106,20 +122,17 @@ impl Filler {
                 return Err(error);
             }
             state.concluding = true;
-            state.sink.take()
+            (state.sink.take(), state.beside.take())
         };
-        // From here on the outcome does not depend on this future: if it is dropped, followers still learn of it.
+        // From here on the fill has an outcome whatever becomes of this future, and followers learn of it.
         let concluding = Concluding(Arc::clone(&self.shared));
-        let Some(mut sink) = sink else { return Err(Error::internal(Subject::Blob, "a fill without its file")) };
-        let early = self.shared.prove_small(&mut sink).inspect_err(|error| self.shared.fail(error))?;
-        blocking(move || {
-            let outcome = concluding.0.conclude(sink, early);
-            if let Err(error) = &outcome {
-                concluding.0.fail(error);
-            }
-            outcome
-        })
-        .await
+        let Some(sink) = sink else { return Err(Error::internal(Subject::Blob, "a fill without its file")) };
+        if beside.is_none()
+            && let Some(whole) = self.shared.small()
+        {
+            return self.shared.conclude_small(sink, whole).await.inspect_err(|error| self.shared.fail(error));
+        }
+        blocking(move || concluding.0.conclude(sink, beside).inspect_err(|error| concluding.0.fail(error))).await
     }
 
     /// Ends the fill with an error for all readers; nothing is kept.
@@ -137,44 +150,95 @@ impl Drop for Filler {
     }
 }
 
+/// What a lane does next, with which frames.
+enum Step {
+    Hash(Vec<Bytes>),
+    Store(Vec<Bytes>),
+}
+
 impl Shared {
-    /// Has a thread hash and store what waits, if that is worth a thread's hop and none is at it.
-    fn hash_what_waits(self: &Arc<Self>, limits: Limits) {
-        let sink = {
-            let mut state = self.lock();
-            if state.hashing || !self.is_worth_hashing(&state, limits) {
-                return;
+    /// Has threads hash and store what waits, where that is worth a thread's hop and none is at it.
+    fn work_off(self: &Arc<Self>, limits: Limits) {
+        for lane in [Lane::Main, Lane::Beside] {
+            let tool = {
+                let mut state = self.lock();
+                if state.busy[lane as usize] || self.step(&state, lane, limits).is_none() {
+                    continue;
+                }
+                let tool = match lane {
+                    Lane::Main => state.sink.take().map(Tool::Main),
+                    Lane::Beside => state.beside.take().map(Tool::Beside),
+                };
+                state.busy[lane as usize] = tool.is_some();
+                tool
+            };
+            if tool.is_some() {
+                let work = Work { shared: Arc::clone(self), lane, tool };
+                tokio::task::spawn_blocking(move || work.run());
             }
-            let Some(sink) = state.sink.take() else { return };
-            state.hashing = true;
-            sink
-        };
-        let hashing = Hashing { shared: Arc::clone(self), sink: Some(sink) };
-        tokio::task::spawn_blocking(move || hashing.run());
+        }
     }
 
-    fn is_worth_hashing(&self, state: &State, limits: Limits) -> bool {
-        let waiting = state.window.waiting();
-        let crowded = state.window.is_crowded(limits);
-        matches!(state.phase, Phase::Filling) && (waiting >= self.blobs.0.config.write_coalesce_bytes || waiting > 0 && crowded)
+    /// What a lane is to do next: to hash a part; to store one when none waits to be hashed. Less than a part is
+    /// worth it only at the end, or when there is no more room in memory.
+    fn step(&self, state: &State, lane: Lane, limits: Limits) -> Option<Step> {
+        if !matches!(state.phase, Phase::Filling) {
+            return None;
+        }
+        let (window, part) = (&state.window, self.blobs.0.config.write_coalesce_bytes);
+        let crowded = window.is_crowded(limits);
+        let waiting = window.waiting(lane);
+        if waiting >= part || waiting > 0 && (crowded || state.ending) {
+            return Some(Step::Hash(window.to_hash(lane, part)));
+        }
+        // The readers wait for the end of hashing, and then nothing more is to be begun.
+        if lane == Lane::Beside || state.ending && window.is_hashed() {
+            return None;
+        }
+        let unstored = window.unstored();
+        (unstored >= part || unstored > 0 && crowded).then(|| Step::Store(window.to_store(part)))
     }
 
     /// Stores frames if that is still done. An error of the disk ends the storing, not the fill.
-    fn store(&self, sink: &mut Sink, frames: &[Bytes]) {
+    fn store(&self, sink: &mut Sink, frames: Vec<Bytes>) {
         if !self.lock().window.storing {
             return;
         }
-        let stored = sink.store(frames).and_then(|()| {
+        let stored = sink.store(&frames).and_then(|()| {
             if self.lock().file.is_some() {
                 return Ok(None);
             }
             sink.file()?.try_clone().map(Some).map_err(disk::failed)
         });
+        let bytes = total(&frames);
+        // The copies go first, so that trimming frees the memory.
+        drop(frames);
         match stored {
-            Ok(None) => {}
-            Ok(Some(file)) => self.lock().file = Some(Arc::new(file)),
+            Ok(file) => {
+                let limits = self.blobs.spool_limits();
+                let mut state = self.lock();
+                if let Some(file) = file {
+                    state.file = Some(Arc::new(file));
+                }
+                state.window.note_stored(bytes);
+                state.window.trim(limits);
+            }
             Err(error) => self.pass_through(&error),
         }
+        self.room.notify_one();
+    }
+
+    /// Notes what a lane has hashed.
+    fn note_hashed(&self, lane: Lane, frames: Vec<Bytes>) {
+        let bytes = total(&frames);
+        drop(frames);
+        let limits = self.blobs.spool_limits();
+        {
+            let mut state = self.lock();
+            state.window.note_hashed(lane, bytes);
+            state.window.trim(limits);
+        }
+        self.room.notify_one();
     }
 
     fn pass_through(&self, error: &Error) {
@@ -182,52 +246,67 @@ impl Shared {
         self.lock().window.storing = false;
     }
 
-    /// Proves a small body that is all in memory and has only to be hashed, here and now: hashing it takes less than a thread's hop and
-    /// the file's making take, and those need not be waited for.
-    fn prove_small(&self, sink: &mut Sink) -> Result<Option<Digests>> {
-        let frames = {
-            let state = self.lock();
-            // Looking into a body may take longer than a thread's hop.
-            let large = state.window.received() > self.blobs.0.config.small_limit_bytes || self.inspection.is_some();
-            if large || !state.window.is_in_memory() {
-                return Ok(None);
-            }
-            state.window.unhashed(u64::MAX)
-        };
-        sink.hash(&frames);
-        let digests = self.prove(sink.digests())?;
-        self.announce(&digests);
-        Ok(Some(digests))
+    /// The whole body, if it is small and in memory and has only to be hashed: looking into it may take longer.
+    fn small(&self) -> Option<Bytes> {
+        let state = self.lock();
+        if state.window.received() > self.blobs.0.config.small_limit_bytes || self.inspection.is_some() {
+            return None;
+        }
+        state.window.whole()
     }
 
-    /// The end of a fill, on a blocking thread. `early` are the digests if the readers have the rest already.
-    fn conclude(&self, mut sink: Sink, early: Option<Digests>) -> Result<Kept> {
-        let rest = self.lock().window.unhashed(u64::MAX);
-        let is_early = early.is_some();
-        let digests = if let Some(digests) = early {
-            digests
-        } else {
-            sink.hash(&rest);
-            self.prove(sink.digests())?
+    /// The end of a small fill, here and now: hashing takes less than a thread's hop and the file's making
+    /// take, and the readers need not wait for those.
+    async fn conclude_small(&self, mut sink: Sink, whole: Bytes) -> Result<Kept> {
+        let size = whole.len() as u64;
+        let frames = self.lock().window.to_hash(Lane::Main, u64::MAX);
+        sink.hash(&frames);
+        let digests = self.prove(sink.digests())?;
+        let storing = self.lock().window.storing;
+        // Whoever fills faster than the disk takes waits for a place here, with the last frame held back.
+        let place = if storing { Some(self.blobs.place_behind(size).await?) } else { None };
+        self.announce(&digests);
+        let Some(place) = place else { return Ok(Kept { digests, size, lease: None }) };
+        let lease = match self.blobs.keep_behind(digests.sha256, whole, place).await {
+            Ok(lease) => Some(lease),
+            Err(error) => {
+                self.pass_through(&error);
+                None
+            }
         };
-        self.store(&mut sink, &rest);
-        self.inspect(&mut sink)?;
-        let size = {
-            let mut state = self.lock();
-            let waiting = state.window.waiting();
-            state.window.note_hashed(waiting);
-            state.window.received()
-        };
-        if !is_early {
-            self.announce(&digests);
-        }
-        let lease = self.keep(sink, &digests, size);
         Ok(Kept { digests, size, lease })
     }
 
-    /// Looks at the whole body, if that is to be done.
-    fn inspect(&self, sink: &mut Sink) -> Result<()> {
-        let Some(inspection) = &self.inspection else { return Ok(()) };
+    /// The end of a fill, on a blocking thread.
+    fn conclude(&self, mut sink: Sink, beside: Option<Further>) -> Result<Kept> {
+        let rest = |lane| self.lock().window.to_hash(lane, u64::MAX);
+        let frames = rest(Lane::Main);
+        sink.hash(&frames);
+        self.note_hashed(Lane::Main, frames);
+        if let Some(mut beside) = beside {
+            let frames = rest(Lane::Beside);
+            for frame in &frames {
+                beside.update(frame);
+            }
+            self.note_hashed(Lane::Beside, frames);
+            sink.join_hasher(beside);
+        }
+        let digests = self.prove(sink.digests())?;
+        if let Some(inspection) = &self.inspection {
+            self.store_rest(&mut sink);
+            self.inspect(inspection, &mut sink)?;
+        }
+        self.announce(&digests);
+        self.store_rest(&mut sink);
+        let size = self.lock().window.received();
+        let lease = self.keep(sink, &digests, size);
+        // What is on disk need not stay in memory for as long as the slowest reader reads.
+        self.lock().window.leave_to_disk();
+        Ok(Kept { digests, size, lease })
+    }
+
+    /// Looks at the whole body.
+    fn inspect(&self, inspection: &Inspection, sink: &mut Sink) -> Result<()> {
         let (stored, whole, size) = {
             let state = self.lock();
             (state.window.storing, state.window.whole(), state.window.received())
@@ -243,25 +322,27 @@ impl Shared {
         looked.map_err(|error| bad_body("the upstream's file is not what its name says").because(error))
     }
 
+    /// Stores what is left, in parts, so that its memory is freed on the way.
+    fn store_rest(&self, sink: &mut Sink) {
+        loop {
+            let frames = {
+                let state = self.lock();
+                if state.window.unstored() == 0 {
+                    return;
+                }
+                state.window.to_store(self.blobs.0.config.write_coalesce_bytes)
+            };
+            self.store(sink, frames);
+        }
+    }
+
     /// Makes the file a blob, if it was stored. An error of the disk is no error of the fill.
     fn keep(&self, sink: Sink, digests: &Digests, size: u64) -> Option<Lease> {
         if !self.lock().window.storing {
             return None;
         }
-        let staged = sink.finish().map(|file| Staged::new(self.blobs.clone(), Purpose::Cached, digests.clone(), size, file));
-        match staged.and_then(Staged::keep_now) {
-            Ok(lease) => {
-                let small = size <= self.blobs.0.config.small_limit_bytes;
-                if let Some(whole) = small.then(|| self.lock().window.whole()).flatten() {
-                    self.blobs.remember(&digests.sha256, whole);
-                }
-                Some(lease)
-            }
-            Err(error) => {
-                self.pass_through(&error);
-                None
-            }
-        }
+        let kept = sink.finish().and_then(|(temporary, file)| self.blobs.place_cached(&digests.sha256, size, temporary, &file));
+        kept.inspect_err(|error| self.pass_through(error)).ok()
     }
 
     fn prove(&self, digests: Digests) -> Result<Digests> {
@@ -277,59 +358,81 @@ impl Shared {
         {
             let mut state = self.lock();
             let size = state.window.received();
-            let small = size <= self.blobs.0.config.small_limit_bytes;
-            // What is on disk need not stay in memory for as long as the slowest reader reads.
-            let keep_frames = small || state.file.is_none();
-            state.window.prove(keep_frames);
+            state.window.prove();
             state.phase = Phase::Done(Finished { digests: digests.clone(), size, stored: state.window.storing });
         }
         self.moved.send_replace(());
     }
 }
 
-/// A thread's work on what waits. Dropping it gives the sink back, also when it panicked.
-struct Hashing {
+fn total(frames: &[Bytes]) -> u64 {
+    frames.iter().map(|frame| frame.len() as u64).sum()
+}
+
+/// What a lane works with.
+enum Tool {
+    Main(Sink),
+    Beside(Further),
+}
+
+/// A thread's work for a lane. Dropping it gives the tool back, also when it panicked.
+struct Work {
     shared: Arc<Shared>,
-    sink: Option<Sink>,
+    lane: Lane,
+    tool: Option<Tool>,
 }
 
-impl Hashing {
+impl Work {
     fn run(mut self) {
-        while let Some(frames) = self.take_in() {
-            let Some(sink) = &mut self.sink else { return };
-            sink.hash(&frames);
-            let bytes = frames.iter().map(|frame| frame.len() as u64).sum();
-            self.shared.store(sink, &frames);
-            // The copies go first, so that trimming frees the memory.
-            drop(frames);
-            let limits = self.shared.blobs.spool_limits();
-            {
-                let mut state = self.shared.lock();
-                state.window.note_hashed(bytes);
-                state.window.trim(limits);
+        while let Some(step) = self.next() {
+            match (&mut self.tool, step) {
+                (Some(Tool::Main(sink)), Step::Store(frames)) => self.shared.store(sink, frames),
+                (Some(tool), Step::Hash(frames)) => {
+                    match tool {
+                        Tool::Main(sink) => sink.hash(&frames),
+                        Tool::Beside(further) => {
+                            for frame in &frames {
+                                further.update(frame);
+                            }
+                        }
+                    }
+                    self.shared.note_hashed(self.lane, frames);
+                }
+                (Some(Tool::Beside(_)) | None, _) => return,
             }
-            self.shared.moved.send_replace(());
-            self.shared.room.notify_one();
         }
     }
 
-    /// The frames to work on. When there are none the sink is given back in the same instant,
-    /// so that a push either is seen here or finds the sink in its place.
-    fn take_in(&mut self) -> Option<Vec<Bytes>> {
+    /// What to do next. When there is nothing the tool is given back in the same instant, so that a push
+    /// either is seen here or finds the tool in its place.
+    fn next(&mut self) -> Option<Step> {
+        let limits = self.shared.blobs.spool_limits();
         let mut state = self.shared.lock();
-        if !self.shared.is_worth_hashing(&state, self.shared.blobs.spool_limits()) {
-            state.give_back(&mut self.sink);
-            return None;
+        let step = self.shared.step(&state, self.lane, limits);
+        if step.is_none() {
+            Self::give_back(&mut state, self.lane, &mut self.tool);
         }
-        Some(state.window.unhashed(self.shared.blobs.0.config.write_coalesce_bytes))
+        step
+    }
+
+    /// Ends the work. The tool of a fill that has failed stays with the thread, which drops it.
+    fn give_back(state: &mut State, lane: Lane, tool: &mut Option<Tool>) {
+        if matches!(state.phase, Phase::Filling) {
+            match tool.take() {
+                Some(Tool::Main(sink)) => state.sink = Some(sink),
+                Some(Tool::Beside(further)) => state.beside = Some(further),
+                None => {}
+            }
+        }
+        state.busy[lane as usize] = false;
     }
 }
 
-impl Drop for Hashing {
+impl Drop for Work {
     fn drop(&mut self) {
         // Once it is given back another thread may be at work with it.
-        if self.sink.is_some() {
-            self.shared.lock().give_back(&mut self.sink);
+        if self.tool.is_some() {
+            Self::give_back(&mut self.shared.lock(), self.lane, &mut self.tool);
         }
         if std::thread::panicking() {
             self.shared.fail(&Error::internal(Subject::Blob, "hashing panicked"));

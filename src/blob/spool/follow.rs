@@ -120,17 +120,22 @@ impl Reader {
     async fn find(&mut self) -> io::Result<Option<(Bytes, bool)>> {
         loop {
             self.moved.borrow_and_update();
-            let (next, file, proven) = {
+            let (next, file, proven, most_of_file) = {
                 let state = self.shared.lock();
                 if let Phase::Failed(failure) = &state.phase {
                     return Err(io::Error::other(failure.error()));
                 }
-                (state.window.next(self.position, self.end), state.file.clone(), state.window.proven)
+                (
+                    state.window.next(self.position, self.end),
+                    state.file.clone(),
+                    state.window.proven,
+                    chunk_for(state.window.reader_count()),
+                )
             };
             match (next, file) {
                 (Next::Bytes(bytes), _) => return Ok(Some((bytes, proven))),
                 (Next::File(most), Some(file)) => {
-                    let chunk = self.shared.blobs.0.buffers.read(&file, self.position, most.min(CHUNK as u64)).await?;
+                    let chunk = self.shared.blobs.0.buffers.read(&file, self.position, most.min(most_of_file)).await?;
                     return Ok(Some((chunk, proven)));
                 }
                 (Next::Wait, _) => {
@@ -143,6 +148,14 @@ impl Reader {
             }
         }
     }
+}
+
+/// What one of so many readers takes from the file at once. Each holds that much until its client has taken
+/// it, and a thousand with a whole chunk each held 250 MB.
+fn chunk_for(readers: usize) -> u64 {
+    const FEW: usize = 32;
+    const SHARE: u64 = 16 << 10;
+    if readers <= FEW { CHUNK as u64 } else { SHARE }
 }
 
 impl Drop for Reader {

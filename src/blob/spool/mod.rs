@@ -11,8 +11,10 @@
 //! the blob gets its name after its readers got their last byte.
 //!
 //! Hashing and writing run on a blocking thread for as long as a part's worth of bytes
-//! is waiting; a small body is hashed where it is received and takes one hop to such a
-//! thread in all, after its end.
+//! is waiting. Hashing goes first, since readers wait for its end and not for the disk's:
+//! what is hashed and not yet written stays in memory, within limits. A further digest of
+//! a large body has a thread of its own: SHA-256 runs at 2.1 GB/s and SHA-512 at 0.9.
+//! A small body is hashed where it is received and written behind its readers, many in one go.
 //!
 //! A full disk does not end a fetch: from then on frames stay in memory until every
 //! reader had them, and the slowest one sets the pace.
@@ -26,12 +28,13 @@ use tokio::sync::{Notify, watch};
 use self::window::{Limits, Window};
 use super::write::Sink;
 use super::{Blobs, Lease, Purpose};
-use crate::digest::{Algorithm, Digest, Digests};
+use crate::digest::{Algorithm, Digest, Digests, Further};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::Inspection;
 
 mod fill;
 mod follow;
+pub(super) mod frames;
 mod window;
 
 pub use fill::Filler;
@@ -92,12 +95,18 @@ impl Blobs {
             return Err(too_large(expect.limit_bytes));
         }
         let further: Vec<Algorithm> = expect.promised.iter().map(Digest::algorithm).collect();
+        let mut sink = Sink::new(self, Purpose::Cached, &further);
+        let large = expect.length.is_some_and(|length| length / BESIDE_PARTS >= self.0.config.write_coalesce_bytes);
+        let beside = if large { sink.split_hasher() } else { None };
+        let lanes = 1 + usize::from(beside.is_some());
         let state = State {
-            window: Window::new(expect.length, self.has_room(expect.length.unwrap_or(0))),
+            window: Window::new(expect.length, self.has_room(expect.length.unwrap_or(0)), lanes),
             phase: Phase::Filling,
-            sink: Some(Sink::new(self, Purpose::Cached, &further)),
+            sink: Some(sink),
+            beside,
             file: None,
-            hashing: false,
+            busy: [false; 2],
+            ending: false,
             concluding: false,
         };
         let shared = Arc::new(Shared {
@@ -114,7 +123,7 @@ impl Blobs {
     }
 
     /// Whether a cached blob of this size may be stored.
-    fn has_room(&self, size: u64) -> bool {
+    pub(super) fn has_room(&self, size: u64) -> bool {
         let config = &self.0.config;
         let free = self.0.disk.free().unwrap_or(0);
         size <= config.cache_limit_bytes && free >= config.hosted_reserve_bytes.max(config.metadata_reserve_bytes).saturating_add(size)
@@ -128,6 +137,9 @@ impl Blobs {
         Limits { ahead, window: config.spool_window_bytes.min(ahead) }
     }
 }
+
+/// Parts from which on further digests have a thread of their own.
+const BESIDE_PARTS: u64 = 4;
 
 struct Shared {
     blobs: Blobs,
@@ -146,10 +158,14 @@ struct State {
     phase: Phase,
     /// `None` while a thread has it.
     sink: Option<Sink>,
+    /// What computes the further digests beside; `None` while a thread has it, and where the sink computes them.
+    beside: Option<Further>,
     /// The growing file, once there is one.
     file: Option<Arc<File>>,
-    /// Whether a thread is at work on what waits.
-    hashing: bool,
+    /// Whether a thread is at work for each [`window::Lane`].
+    busy: [bool; 2],
+    /// Whether all bytes have come.
+    ending: bool,
     /// Whether the outcome is out of the filler's hands.
     concluding: bool,
 }
@@ -181,14 +197,6 @@ impl State {
             Phase::Filling | Phase::Done(_) => Ok(()),
         }
     }
-
-    /// Ends a thread's work. A sink of a fill that has failed stays with the thread, which drops it.
-    fn give_back(&mut self, sink: &mut Option<Sink>) {
-        if sink.is_some() && matches!(self.phase, Phase::Filling) {
-            self.sink = sink.take();
-        }
-        self.hashing = false;
-    }
 }
 
 impl Shared {
@@ -214,6 +222,11 @@ impl Shared {
             Ok(runtime) => drop(runtime.spawn_blocking(move || drop(sink))),
             Err(_) => drop(sink),
         }
+    }
+
+    /// Whether a thread is at work.
+    fn is_busy(&self) -> bool {
+        self.lock().busy.contains(&true)
     }
 
     fn note_reader(&self, reader: u64, position: u64) {

@@ -10,6 +10,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use super::*;
 use crate::blob::Config;
 use crate::blob::tests::{Place, content, wait_until};
+use crate::digest::Hasher;
 use crate::http::ChunkStream;
 
 /// Small parts, so that small bodies take all the ways that large ones do.
@@ -23,8 +24,15 @@ fn config() -> Config {
     }
 }
 
+/// Two digests, so that large bodies of known length are hashed by two threads.
 fn expect(body: &[u8]) -> Expect {
-    Expect { length: Some(body.len() as u64), promised: vec![Digest::sha256(body)], inspection: None, limit_bytes: u64::MAX }
+    Expect { length: Some(body.len() as u64), promised: vec![Digest::sha256(body), sha512(body)], inspection: None, limit_bytes: u64::MAX }
+}
+
+fn sha512(body: &[u8]) -> Digest {
+    let mut hasher = Hasher::new(&[Algorithm::Sha512]);
+    hasher.update(body);
+    hasher.finish().get(Algorithm::Sha512).unwrap()
 }
 
 /// What a reader got, and whether its stream ended without an error.
@@ -131,7 +139,7 @@ async fn the_last_frame_comes_after_the_proof_only() {
 #[tokio::test]
 async fn a_broken_promise_ends_no_reader_cleanly_and_keeps_nothing() {
     for length in [1, 999, 60_000] {
-        for promise in [Digest::sha256(b"other"), Digest::new(Algorithm::Sha1, &[7; 20]).unwrap()] {
+        for promise in [Digest::sha256(b"other"), Digest::new(Algorithm::Sha1, &[7; 20]).unwrap(), sha512(b"other")] {
             let place = Place::new(config()).await;
             let body = content(length);
             let expect = Expect { promised: vec![Digest::sha256(&body), promise], ..expect(&body) };
@@ -244,7 +252,7 @@ async fn a_dropped_finish_still_has_an_outcome() {
     let (mut filler, spool) = place.blobs.fill(expect(&body)).await.unwrap();
     let reader = spool.chunks(None);
     push_all(&mut filler, &body, 1000).await.unwrap();
-    wait_until(|| !spool.shared.lock().hashing).await;
+    wait_until(|| !spool.shared.is_busy()).await;
     assert!(filler.finish().now_or_never().is_none());
     assert!(spool.finished().await.unwrap().stored);
     assert!(read(reader).await.1);
@@ -397,5 +405,77 @@ async fn pushing_and_hashing_never_miss_each_other() {
         assert_eq!(kept.stored(), round % 3 != 0);
         let (bytes, clean) = reader.await.unwrap();
         assert!(clean && bytes == body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_bodies_at_once_are_all_kept_behind_their_readers() {
+    // Room for two of them at a time.
+    let place = Place::new(Config { write_behind_bytes: 2048, ..config() }).await;
+    let fills = (0..200).map(|number| {
+        let blobs = place.blobs.clone();
+        tokio::spawn(async move {
+            let body: Bytes = format!("{number:0900}").into();
+            let (mut filler, spool) = blobs.fill(expect(&body)).await.unwrap();
+            let reader = tokio::spawn(read(spool.chunks(None)));
+            filler.push(body.slice(..500)).await.unwrap();
+            filler.push(body.slice(500..)).await.unwrap();
+            let kept = filler.finish().await.unwrap();
+            assert!(kept.stored() && reader.await.unwrap() == (body.to_vec(), true));
+            body
+        })
+    });
+    for fill in join_all(fills).await {
+        let body = fill.unwrap();
+        // From the disk and not from memory.
+        place.blobs.0.small.clear();
+        let blob = place.blobs.read(&Digest::sha256(&body)).await.unwrap().unwrap();
+        assert_eq!(blob.bytes(u64::MAX).await.unwrap(), body);
+    }
+    assert_eq!((place.blobs.usage().cached_count, place.temporaries()), (200, 0));
+}
+
+#[tokio::test]
+async fn a_small_body_is_written_though_nobody_waits_for_it() {
+    let place = Place::new(config()).await;
+    let body = content(900);
+    let (mut filler, spool) = place.blobs.fill(expect(&body)).await.unwrap();
+    filler.push(body.clone()).await.unwrap();
+    // Polled once and dropped.
+    let _ = filler.finish().now_or_never();
+    assert_eq!(read(spool.chunks(None)).await, (body.to_vec(), true));
+    wait_until(|| place.blobs.usage().cached_count == 1).await;
+    assert!(place.blobs.contains(&Digest::sha256(&body)).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_in_the_end_takes_nothing_from_the_readers() {
+    let place = Place::new(Config { hosted_reserve_bytes: 1000, metadata_reserve_bytes: 0, ..config() }).await;
+    for length in [900, 5000] {
+        place.free.store(u64::MAX, Ordering::Relaxed);
+        let body = content(length);
+        let (mut filler, spool) = place.blobs.fill(expect(&body)).await.unwrap();
+        let chunks = spool.chunks(None);
+        filler.push(body.clone()).await.unwrap();
+        place.free.store(0, Ordering::Relaxed);
+        assert!(!filler.finish().await.unwrap().stored());
+        assert_eq!(read(chunks).await, (body.to_vec(), true));
+        drop(spool);
+        assert_nothing_stays(&place, &body).await;
+    }
+}
+
+/// What was hosted is on disk; a copy from an upstream that is not must not take its place.
+#[tokio::test]
+async fn a_filled_blob_of_a_hosted_name_is_on_disk_first() {
+    let place = Place::new(config()).await;
+    for length in [900, 60_000] {
+        let body = content(length);
+        place.blobs.put(Purpose::Hosted, body.clone()).await.unwrap();
+        let (mut filler, spool) = place.blobs.fill(expect(&body)).await.unwrap();
+        push_all(&mut filler, &body, 1000).await.unwrap();
+        assert!(filler.finish().await.unwrap().stored());
+        assert_eq!(read(spool.chunks(None)).await, (body.to_vec(), true));
+        assert_eq!(place.temporaries(), 0);
     }
 }

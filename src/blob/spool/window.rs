@@ -3,12 +3,12 @@
 //! No IO and no waiting here, only arithmetic on positions:
 //!
 //! ```text
-//! 0 ........ start ........ hashed ........ received
-//!   (dropped)      in memory, hashed   in memory only
+//! 0 ........ start ........ stored ........ hashed ........ received
+//!   (dropped)      on disk too      in memory, hashed  in memory only
 //! ```
 //!
-//! While the body is being stored, all that is hashed is on disk too. Once the disk is
-//! full `stored` stands still, and frames past it stay until every reader had them.
+//! What is hashed is stored a while later. Once the disk is full `stored` stands still,
+//! and frames past it stay until every reader had them.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,10 +17,19 @@ use bytes::Bytes;
 /// How much may be kept, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Not yet hashed; when nothing is stored any more, all that is kept.
+    /// Not yet hashed and stored; when nothing is stored any more, all that is kept.
     pub ahead: u64,
     /// Kept although it is on disk.
     pub window: u64,
+}
+
+/// Who hashes: each takes in every byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Whose SHA-256 names the blob, and who stores.
+    Main,
+    /// Who computes the further digests, where that is done beside.
+    Beside,
 }
 
 /// The frames of a body.
@@ -28,7 +37,7 @@ pub(super) struct Limits {
 pub(super) struct Window {
     /// Length of the whole body, once it is known.
     pub length: Option<u64>,
-    /// Whether what is hashed is stored too.
+    /// Whether what is hashed is to be stored too.
     pub storing: bool,
     /// Whether the whole body has proved right.
     pub proven: bool,
@@ -36,7 +45,8 @@ pub(super) struct Window {
     received: u64,
     /// Where the newest frame begins.
     newest: u64,
-    hashed: u64,
+    /// How far each lane is.
+    hashed: [u64; 2],
     stored: u64,
     readers: BTreeMap<u64, u64>,
     next_reader: u64,
@@ -72,7 +82,8 @@ pub(super) enum Next {
 }
 
 impl Window {
-    pub(super) fn new(length: Option<u64>, storing: bool) -> Self {
+    /// `lanes` is one or two.
+    pub(super) fn new(length: Option<u64>, storing: bool, lanes: usize) -> Self {
         Self {
             length,
             storing,
@@ -80,7 +91,8 @@ impl Window {
             frames: VecDeque::new(),
             received: 0,
             newest: 0,
-            hashed: 0,
+            // A lane that is not there has everything.
+            hashed: if lanes > 1 { [0, 0] } else { [0, u64::MAX] },
             stored: 0,
             readers: BTreeMap::new(),
             next_reader: 0,
@@ -108,58 +120,86 @@ impl Window {
 
     /// Whether no more bytes should be taken in for now.
     pub(super) fn is_crowded(&self, limits: Limits) -> bool {
-        let kept_from = if self.storing { self.hashed } else { self.start() };
+        let kept_from = if self.storing { self.stored.min(self.hashed()) } else { self.start() };
         self.received - kept_from > limits.ahead
     }
 
-    /// Bytes that wait to be hashed.
-    pub(super) fn waiting(&self) -> u64 {
-        self.received - self.hashed
+    /// Up to where every lane has hashed.
+    fn hashed(&self) -> u64 {
+        self.hashed[0].min(self.hashed[1]).min(self.received)
     }
 
-    /// Frames that wait to be hashed, in all at most `most` bytes but at least one frame.
-    pub(super) fn unhashed(&self, most: u64) -> Vec<Bytes> {
-        let from = self.frames.partition_point(|frame| frame.start < self.hashed);
+    /// Whether every lane has hashed what has come.
+    pub(super) fn is_hashed(&self) -> bool {
+        self.hashed() == self.received
+    }
+
+    /// Bytes that wait to be hashed by a lane.
+    pub(super) fn waiting(&self, lane: Lane) -> u64 {
+        self.received.saturating_sub(self.hashed[lane as usize])
+    }
+
+    /// Bytes that are hashed and wait to be stored.
+    pub(super) fn unstored(&self) -> u64 {
+        if self.storing { self.hashed[Lane::Main as usize] - self.stored } else { 0 }
+    }
+
+    /// Frames that wait to be hashed by a lane, in all at most `most` bytes but at least one frame.
+    pub(super) fn to_hash(&self, lane: Lane, most: u64) -> Vec<Bytes> {
+        self.frames_from(self.hashed[lane as usize], self.received, most)
+    }
+
+    /// As [`Window::to_hash`], what waits to be stored.
+    pub(super) fn to_store(&self, most: u64) -> Vec<Bytes> {
+        self.frames_from(self.stored, self.hashed[Lane::Main as usize], most)
+    }
+
+    fn frames_from(&self, from: u64, to: u64, most: u64) -> Vec<Bytes> {
+        let first = self.frames.partition_point(|frame| frame.start < from);
         let mut bytes = 0;
         let mut take = |frame: &&Frame| {
-            let room = bytes < most;
+            let room = bytes < most && frame.start < to;
             bytes += frame.bytes.len() as u64;
             room
         };
-        self.frames.range(from..).take_while(|frame| take(frame)).map(|frame| frame.bytes.clone()).collect()
+        self.frames.range(first..).take_while(|frame| take(frame)).map(|frame| frame.bytes.clone()).collect()
     }
 
-    /// Notes that the next so many bytes are hashed and, while storing, on disk.
-    pub(super) fn note_hashed(&mut self, bytes: u64) {
-        self.hashed += bytes;
-        if self.storing {
-            self.stored = self.hashed;
-        }
+    /// Notes that a lane has hashed the next so many bytes.
+    pub(super) fn note_hashed(&mut self, lane: Lane, bytes: u64) {
+        self.hashed[lane as usize] += bytes;
     }
 
-    /// Notes that the body is whole, right, and as a blob on disk or not at all.
-    pub(super) fn prove(&mut self, keep_frames: bool) {
+    /// Notes that the next so many bytes are on disk.
+    pub(super) fn note_stored(&mut self, bytes: u64) {
+        self.stored += bytes;
+    }
+
+    /// Notes that the body is whole and right.
+    pub(super) fn prove(&mut self) {
         self.proven = true;
         self.length = Some(self.received);
-        if self.storing {
-            self.stored = self.received;
-            if !keep_frames {
-                self.frames.clear();
-            }
+    }
+
+    /// Drops what is on disk from memory, whatever readers have still to read.
+    pub(super) fn leave_to_disk(&mut self) {
+        while self.frames.front().is_some_and(|front| front.end() <= self.stored) {
+            self.frames.pop_front();
         }
     }
 
     /// Drops frames that nobody needs from memory.
     pub(super) fn trim(&mut self, limits: Limits) {
         let slowest = self.readers.values().copied().min().unwrap_or(u64::MAX);
+        let hashed = self.hashed();
         while let Some(front) = self.frames.front() {
-            let droppable = if front.end() > self.hashed || self.proven {
+            let droppable = if front.end() > hashed {
                 false
             } else if front.end() <= self.stored {
-                front.end() <= slowest || self.hashed - front.start > limits.window
+                front.end() <= slowest || self.stored - front.start > limits.window
             } else {
                 // Without readers the newest frames are kept, for one that is about to come.
-                front.end() <= slowest && self.received - front.start > limits.ahead
+                !self.storing && !self.proven && front.end() <= slowest && self.received - front.start > limits.ahead
             };
             if !droppable {
                 break;
@@ -202,6 +242,11 @@ impl Window {
     /// Notes how far a reader is.
     pub(super) fn advance(&mut self, reader: u64, position: u64) {
         self.readers.insert(reader, position);
+    }
+
+    /// How many readers there are.
+    pub(super) fn reader_count(&self) -> usize {
+        self.readers.len()
     }
 
     /// Lets a reader go.
@@ -262,17 +307,18 @@ mod tests {
     #[test]
     fn the_last_frame_is_held_back_until_the_proof() {
         for length in [Some(30), None] {
-            let mut window = Window::new(length, true);
+            let mut window = Window::new(length, true, 1);
             assert_eq!(window.next(0, None), Next::Wait);
             window.push(frame(10));
             assert_eq!(window.next(0, None), if length.is_some() { Next::Bytes(frame(10)) } else { Next::Wait });
             window.push(frame(20));
             assert_eq!(window.next(0, None), Next::Bytes(frame(10)));
             assert_eq!(window.next(10, None), Next::Wait);
-            window.note_hashed(30);
+            window.note_hashed(Lane::Main, 30);
+            window.note_stored(30);
             window.trim(LIMITS);
             assert_eq!(window.next(10, None), Next::Wait, "trimming showed the last frame");
-            window.prove(true);
+            window.prove();
             assert_ne!(window.next(10, None), Next::Wait);
             assert_eq!(window.next(30, None), Next::End);
         }
@@ -280,13 +326,14 @@ mod tests {
 
     #[test]
     fn a_range_is_cut_and_ends_after_the_proof() {
-        let mut window = Window::new(Some(100), true);
+        let mut window = Window::new(Some(100), true, 1);
         window.push(frame(50));
         assert_eq!(window.next(5, Some(20)), Next::Bytes(frame(15)));
         assert_eq!(window.next(20, Some(20)), Next::Wait);
         window.push(frame(50));
-        window.note_hashed(100);
-        window.prove(true);
+        window.note_hashed(Lane::Main, 100);
+        window.note_stored(100);
+        window.prove();
         assert_eq!(window.next(19, Some(20)), Next::Bytes(frame(1)));
         assert_eq!(window.next(20, Some(20)), Next::End);
         assert_eq!(window.next(100, Some(101)), Next::Short);
@@ -294,13 +341,15 @@ mod tests {
 
     #[test]
     fn frames_leave_when_they_are_on_disk_and_read_or_too_many() {
-        let mut window = Window::new(Some(1000), true);
+        let mut window = Window::new(Some(1000), true, 1);
         let reader = window.attach(0);
         for _ in 0..4 {
             window.push(frame(10));
         }
         assert!(window.is_crowded(LIMITS));
-        window.note_hashed(20);
+        window.note_hashed(Lane::Main, 20);
+        assert!(window.is_crowded(LIMITS), "what is not stored is in memory");
+        window.note_stored(20);
         assert!(!window.is_crowded(LIMITS));
         window.trim(LIMITS);
         assert_eq!(window.next(0, None), Next::File(20), "the first frame is past the window");
@@ -312,13 +361,30 @@ mod tests {
     }
 
     #[test]
+    fn what_one_lane_has_yet_to_hash_stays() {
+        let mut window = Window::new(Some(1000), true, 2);
+        for _ in 0..4 {
+            window.push(frame(10));
+        }
+        window.note_hashed(Lane::Main, 40);
+        window.note_stored(40);
+        window.trim(LIMITS);
+        assert!(window.is_crowded(LIMITS) && window.is_in_memory() && !window.is_hashed());
+        assert_eq!((window.waiting(Lane::Main), window.waiting(Lane::Beside)), (0, 40));
+        assert_eq!(window.to_hash(Lane::Beside, 15), [frame(10), frame(10)]);
+        window.note_hashed(Lane::Beside, 40);
+        window.trim(LIMITS);
+        assert!(window.is_hashed() && !window.is_crowded(LIMITS) && window.kept() == 0);
+    }
+
+    #[test]
     fn without_a_disk_the_slowest_reader_holds_the_frames() {
-        let mut window = Window::new(Some(1000), false);
+        let mut window = Window::new(Some(1000), false, 1);
         let (slow, fast) = (window.attach(0), window.attach(0));
         for _ in 0..4 {
             window.push(frame(10));
         }
-        window.note_hashed(40);
+        window.note_hashed(Lane::Main, 40);
         window.advance(fast, 40);
         window.trim(LIMITS);
         assert!(window.is_crowded(LIMITS));
@@ -328,7 +394,7 @@ mod tests {
         assert_eq!(window.next(0, None), Next::Lost);
         window.push(frame(10));
         window.detach(slow);
-        window.note_hashed(10);
+        window.note_hashed(Lane::Main, 10);
         window.trim(LIMITS);
         assert!(!window.is_crowded(LIMITS), "a reader that left still holds frames");
     }
