@@ -110,6 +110,7 @@ impl Data {
     /// Writes what is in memory and closes the stores.
     pub fn close(&self) {
         self.blobs.end_sessions();
+        self.blobs.close_journal();
         self.truth.close();
         self.cache.close();
     }

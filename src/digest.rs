@@ -304,6 +304,12 @@ pub struct Digests {
 }
 
 impl Digests {
+    /// The SHA-256 alone.
+    #[must_use]
+    pub const fn only(sha256: Digest) -> Self {
+        Self { sha256, further: Vec::new() }
+    }
+
     /// The digest of an algorithm, if it was asked for.
     #[must_use]
     pub fn get(&self, algorithm: Algorithm) -> Option<Digest> {

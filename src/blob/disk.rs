@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! blobs/sha256/ab/abcd…   a blob; whole, hashed, never changed
+//! journal/                small hosted blobs until their files are on disk; see `journal`
 //! tmp/<number>            being written or on its way out; emptied at start
 //! quarantine/             what a check found wrong, for the operator to look at
 //! ```
@@ -13,7 +14,7 @@
 //! from elsewhere. Everything here blocks for as long as the disk takes.
 
 use std::fs::File;
-use std::io::{self, IoSlice, Write as _};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub(super) struct Disk {
     sha256: OwnedFd,
     temporaries: OwnedFd,
     quarantine: OwnedFd,
+    journal: OwnedFd,
     next: AtomicU64,
     free: FreeSpace,
     /// Which folders of blobs have been synced into `blobs/sha256`.
@@ -102,12 +104,14 @@ impl Disk {
         rustix::fs::fsync(&blobs)?;
         let temporaries = folder(&root, "tmp")?;
         let quarantine = folder(&root, "quarantine")?;
+        let journal = folder(&root, "journal")?;
         rustix::fs::fsync(&root)?;
         let disk = Self {
             blobs,
             sha256,
             temporaries,
             quarantine,
+            journal,
             next: AtomicU64::new(0),
             free,
             synced: std::array::from_fn(|_| AtomicBool::new(false)),
@@ -176,6 +180,64 @@ impl Disk {
             synced.store(true, Ordering::Release);
         }
         Ok(rustix::fs::fsync(self.shard(id[0])?)?)
+    }
+
+    /// Makes a small blob of bytes. Nothing is synced.
+    pub(super) fn place(self: &Arc<Self>, id: &Id, bytes: &[u8]) -> io::Result<()> {
+        let (temporary, mut file) = self.temporary()?;
+        file.write_all(bytes)?;
+        temporary.into_place(id)
+    }
+
+    /// Whether a blob is there and is these bytes.
+    pub(super) fn holds(&self, id: &Id, bytes: &[u8]) -> io::Result<bool> {
+        let Some(mut file) = self.blob(id)? else { return Ok(false) };
+        if file.metadata()?.len() != bytes.len() as u64 {
+            return Ok(false);
+        }
+        let mut found = Vec::with_capacity(bytes.len());
+        // After a loss of power some of it may not even be readable.
+        Ok(file.read_to_end(&mut found).is_ok() && found == bytes)
+    }
+
+    /// Waits until all that was written before, names and all, is on disk.
+    pub(super) fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.blobs)?)
+    }
+
+    /// A file of the journal, of so many bytes, all of them there already.
+    pub(super) fn journal_file(&self, number: usize, bytes: usize) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file: File = rustix::fs::openat(&self.journal, number.to_string(), flags, Mode::RUSR | Mode::WUSR)?.into();
+        if file.metadata()?.len() != bytes as u64 {
+            file.set_len(0)?;
+            io::copy(&mut io::repeat(0).take(bytes as u64), &mut file)?;
+            file.sync_all()?;
+            rustix::fs::fsync(&self.journal)?;
+        }
+        Ok(file)
+    }
+
+    /// All of a file of the journal; `None` when there is none.
+    pub(super) fn read_journal(&self, number: usize) -> io::Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.journal, number.to_string(), flags, Mode::empty()) {
+            Ok(file) => {
+                let mut page = Vec::new();
+                File::from(file).read_to_end(&mut page)?;
+                Ok(Some(page))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a file of the journal.
+    pub(super) fn clear_journal(&self, number: usize) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.journal, number.to_string(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(rustix::fs::fsync(&self.journal)?),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Moves a name to `quarantine`, as it is: a link stays a link.

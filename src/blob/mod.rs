@@ -26,13 +26,14 @@ use serde::Deserialize;
 use self::behind::Behind;
 use self::disk::{Disk, FreeSpace, failed};
 use self::index::Index;
+use self::journal::Journal;
 use self::lease::Leases;
 use self::open::{Open, OpenFiles};
 use self::read::{Buffers, PROOF_HOLDS, Proof, Proved, Stamp};
 use self::spool::frames::Frames;
 use self::write::Sink;
 use crate::clock::Clock;
-use crate::digest::{Algorithm, Digest};
+use crate::digest::{Algorithm, Digest, Digests};
 use crate::error::{Error, Result, Subject};
 use crate::http::file::StoredFile;
 use crate::store::{Batch, Store};
@@ -40,6 +41,7 @@ use crate::store::{Batch, Store};
 mod behind;
 mod disk;
 mod index;
+mod journal;
 mod lease;
 mod open;
 mod read;
@@ -55,7 +57,7 @@ pub use session::{Holder, SessionWriter};
 pub use spool::{Expect, Filler, Finished, Kept, Spool};
 pub use sweep::{EvictReport, SweepReport};
 pub use verify::VerifyReport;
-pub use write::{BlobWriter, Staged};
+pub use write::{BlobWriter, Opened, Staged};
 
 /// Limits of the blob storage.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -76,6 +78,8 @@ pub struct Config {
     pub spool_window_bytes: u64,
     /// Small blobs that wait, in memory, to be written.
     pub write_behind_bytes: u64,
+    /// Size of each of the two files in which small hosted blobs are synced together.
+    pub journal_bytes: u64,
     /// Size of the parts in which files are written.
     pub write_coalesce_bytes: u64,
     /// Largest blob that is kept in memory.
@@ -109,6 +113,7 @@ impl Default for Config {
             spool_ahead_bytes: 64 << 20,
             spool_window_bytes: 4 << 20,
             write_behind_bytes: 16 << 20,
+            journal_bytes: 8 << 20,
             write_coalesce_bytes: 1 << 20,
             small_limit_bytes: 64 << 10,
             small_cache_bytes: 256 << 20,
@@ -144,6 +149,7 @@ struct Inner {
     store: Arc<dyn Store>,
     index: Index,
     behind: Behind,
+    journal: Journal,
     frames: Arc<Frames>,
     small: quick_cache::sync::Cache<Id, Bytes, SmallWeight>,
     open: OpenFiles,
@@ -204,7 +210,13 @@ impl Blobs {
 
     async fn open_with(root: &Path, store: Arc<dyn Store>, clock: Clock, config: Config, free: FreeSpace) -> Result<Self> {
         let root = root.to_path_buf();
-        let disk = blocking(move || Disk::open(&root, free).map_err(failed)).await?;
+        let (journal_bytes, largest) = (config.journal_bytes, config.small_limit_bytes);
+        let (disk, journal) = blocking(move || {
+            let disk = Arc::new(Disk::open(&root, free).map_err(failed)?);
+            let journal = Journal::open(&disk, journal_bytes, largest).map_err(failed)?;
+            Ok((disk, journal))
+        })
+        .await?;
         let index = Index::load(&*store).await?;
         // A guess at how many there will be; only the weight is a limit.
         let expected = usize::try_from(config.small_cache_bytes / (16 << 10)).unwrap_or(usize::MAX);
@@ -212,7 +224,8 @@ impl Blobs {
         let idle = usize::try_from(config.idle_buffer_bytes).unwrap_or(usize::MAX) / read::CHUNK;
         Ok(Self(Arc::new(Inner {
             leases: Arc::new(Leases::new(clock.clone(), Duration::from_secs(config.lease_seconds))),
-            disk: Arc::new(disk),
+            disk,
+            journal,
             open: OpenFiles::new(config.open_limit_files),
             buffers: Arc::new(Buffers::new(idle)),
             proved: Proved::default(),
@@ -242,6 +255,11 @@ impl Blobs {
     /// # Errors
     /// As [`BlobWriter::write`] and [`Staged::keep`].
     pub async fn put(&self, purpose: Purpose, bytes: Bytes) -> Result<Lease> {
+        if self.is_journaled(purpose, bytes.len() as u64) {
+            let lease = self.keep_together(Digests::only(Digest::sha256(&bytes)), bytes.clone()).await?;
+            self.remember(lease.digest(), bytes);
+            return Ok(lease);
+        }
         let blobs = self.clone();
         blocking(move || {
             let mut sink = Sink::new(&blobs, purpose, &[]);
@@ -461,6 +479,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal(Subject::Blob, error)))
 }
 
+#[cfg(test)]
+mod journal_tests;
 #[cfg(test)]
 mod session_tests;
 #[cfg(test)]

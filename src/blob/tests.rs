@@ -360,6 +360,9 @@ async fn a_damaged_cached_blob_is_absent_and_a_damaged_hosted_one_an_error() {
     let mut place = Place::new(Config::default()).await;
     let cached = place.put(Purpose::Cached, &content(1000)).await;
     let hosted = place.put(Purpose::Hosted, &content(2000)).await;
+    place.blobs.flush().await.unwrap();
+    // From here on the journal does not have it any more.
+    place.reopen().await;
     for digest in [&cached, &hosted] {
         let mut bytes = std::fs::read(place.path(digest)).unwrap();
         bytes[500] ^= 1;

@@ -5,13 +5,14 @@
 //! the next is collected. A body that never reaches that size takes one hop in all.
 
 use std::fs::File;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::disk::{self, Disk, Temporary, failed, full};
-use super::read::{Stamp, read_some};
+use super::read::Stamp;
 use super::{Blobs, Lease, Purpose, blocking, id_of};
 use crate::digest::{Algorithm, Digest, Digests, Further, Hasher};
 use crate::error::{Error, Kind, Result, Subject};
@@ -121,11 +122,15 @@ impl BlobWriter {
         let Progress::Idle(mut sink) = std::mem::replace(&mut self.progress, Progress::Broken) else { return Err(broken()) };
         let frames = std::mem::take(&mut self.collected);
         let (blobs, purpose, size) = (self.blobs.clone(), self.purpose, self.written);
+        if blobs.is_journaled(purpose, size) && sink.is_untouched() {
+            // Hashing this much takes less than the hop would.
+            sink.hash(&frames);
+            return Ok(Staged::in_memory(blobs, purpose, sink.digests(), joined(frames)));
+        }
         blocking(move || {
             sink.write(&frames)?;
             let digests = sink.digests();
-            let (temporary, file) = sink.finish()?;
-            Ok(Staged { blobs, purpose, digests, size, temporary, file })
+            Ok(Staged::new(blobs, purpose, digests, size, sink.finish()?))
         })
         .await
     }
@@ -144,6 +149,13 @@ impl BlobWriter {
     }
 }
 
+fn joined(mut frames: Vec<Bytes>) -> Bytes {
+    match frames.len() {
+        1 => frames.remove(0),
+        _ => frames.concat().into(),
+    }
+}
+
 fn broken() -> Error {
     Error::internal(Subject::Blob, "written to after an error")
 }
@@ -154,8 +166,40 @@ pub struct Staged {
     purpose: Purpose,
     digests: Digests,
     size: u64,
-    temporary: Temporary,
-    file: File,
+    content: Content,
+}
+
+/// Where a staged blob is.
+enum Content {
+    /// Small and hosted: it waits to be written together with others.
+    Memory(Bytes),
+    File(Temporary, File),
+}
+
+/// The content of a staged blob, from its beginning. Blocks.
+pub enum Opened {
+    /// It is in memory.
+    Memory(Cursor<Bytes>),
+    /// It is on disk.
+    File(File),
+}
+
+impl Read for Opened {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Memory(content) => content.read(out),
+            Self::File(content) => content.read(out),
+        }
+    }
+}
+
+impl Seek for Opened {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match self {
+            Self::Memory(content) => content.seek(to),
+            Self::File(content) => content.seek(to),
+        }
+    }
 }
 
 impl Staged {
@@ -179,16 +223,15 @@ impl Staged {
         if let Some(digest) = self.digests.get(algorithm) {
             return Ok(digest);
         }
-        let file = self.open()?;
+        let mut content = self.open()?;
         let found = blocking(move || {
-            let (mut hasher, mut buffer, mut position) = (Hasher::new(&[algorithm]), vec![0; READ_BYTES], 0);
+            let (mut hasher, mut buffer) = (Hasher::new(&[algorithm]), vec![0; READ_BYTES]);
             loop {
-                match read_some(&file, &mut buffer, position).map_err(failed)? {
-                    0 => return Ok(hasher.finish().get(algorithm)),
-                    read => {
-                        hasher.update(&buffer[..read]);
-                        position += read as u64;
-                    }
+                match content.read(&mut buffer) {
+                    Ok(0) => return Ok(hasher.finish().get(algorithm)),
+                    Ok(read) => hasher.update(&buffer[..read]),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(failed(error)),
                 }
             }
         });
@@ -199,8 +242,20 @@ impl Staged {
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn open(&self) -> Result<File> {
-        self.temporary.open().map_err(failed)
+    pub fn open(&self) -> Result<Opened> {
+        match &self.content {
+            Content::Memory(bytes) => Ok(Opened::Memory(Cursor::new(bytes.clone()))),
+            Content::File(temporary, _) => temporary.open().map(Opened::File).map_err(failed),
+        }
+    }
+
+    /// The content, if it is in memory, as a small hosted blob's is.
+    #[must_use]
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match &self.content {
+            Content::Memory(bytes) => Some(bytes),
+            Content::File(..) => None,
+        }
     }
 
     /// Makes it a blob. When this returns a hosted blob survives a crash, name and all;
@@ -209,11 +264,22 @@ impl Staged {
     /// # Errors
     /// When the disk fails; nothing is kept then.
     pub async fn keep(self) -> Result<Lease> {
-        blocking(move || self.keep_now()).await
+        match self.content {
+            Content::Memory(bytes) => self.blobs.keep_together(self.digests, bytes).await,
+            Content::File(..) => blocking(move || self.keep_now()).await,
+        }
     }
 
     pub(super) fn keep_now(self) -> Result<Lease> {
-        let Self { blobs, purpose, digests, size, temporary, file } = self;
+        let Self { blobs, purpose, digests, size, content } = self;
+        let (temporary, file) = match content {
+            Content::File(temporary, file) => (temporary, file),
+            Content::Memory(bytes) => {
+                let mut sink = Sink::new(&blobs, purpose, &[]);
+                sink.store(&[bytes])?;
+                sink.finish()?
+            }
+        };
         let id = id_of(&digests.sha256).ok_or_else(|| Error::internal(Subject::Blob, "not a SHA-256"))?;
         // Before the name exists, so that no sweep can see it without the lease.
         let lease = blobs.0.leases.take(id, digests.sha256, || size);
@@ -313,6 +379,11 @@ impl Sink {
         self.file.is_none()
     }
 
+    /// Whether nothing was written yet.
+    fn is_untouched(&self) -> bool {
+        self.temporary.is_none()
+    }
+
     /// The digests of all that was taken in, once.
     pub(super) fn digests(&mut self) -> Digests {
         std::mem::take(&mut self.hasher).finish()
@@ -350,6 +421,11 @@ impl Blobs {
 
 impl Staged {
     pub(super) fn new(blobs: Blobs, purpose: Purpose, digests: Digests, size: u64, (temporary, file): (Temporary, File)) -> Self {
-        Self { blobs, purpose, digests, size, temporary, file }
+        Self { blobs, purpose, digests, size, content: Content::File(temporary, file) }
+    }
+
+    /// A hosted blob that is small enough to wait in memory.
+    pub(super) fn in_memory(blobs: Blobs, purpose: Purpose, digests: Digests, bytes: Bytes) -> Self {
+        Self { blobs, purpose, digests, size: bytes.len() as u64, content: Content::Memory(bytes) }
     }
 }

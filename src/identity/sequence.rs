@@ -14,8 +14,9 @@ use crate::store::{Batch, Outcome, Store};
 
 static COUNTERS: Table<u64> = Table::new("sequence");
 
-/// Ids reserved at once.
-const BLOCK: u64 = 64;
+/// Ids reserved at once. A reservation is a commit that all who want an id wait for: at 64 every second group of
+/// sixteen publishes, which draw three ids each, waited for one.
+const BLOCK: u64 = 1024;
 
 /// Tries to reserve a block against other processes before giving up.
 const TRIES: usize = 16;

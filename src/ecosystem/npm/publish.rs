@@ -26,6 +26,9 @@ use crate::registry::{Call, Registry};
 /// Media type of a Sigstore bundle's file among a version's files.
 pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle+json";
 
+/// What a small tarball may unpack to and be looked at without the hop to another thread, which costs as much as unpacking this.
+const UNPACKED_HERE_BYTES: u64 = 16 << 10;
+
 /// Answers `PUT /<p>` and `PUT /<p>/-rev/<rev>`.
 ///
 /// # Errors
@@ -193,6 +196,13 @@ async fn inspect(registry: &Registry, staged: &Staged) -> Result<Contents> {
         unpacked_bytes: config.archive_unpacked_bytes.min(tarball::plausible_bytes(staged.size())),
         manifest_bytes: config.publish_metadata_limit_bytes as u64,
     };
+    if let Some(bytes) = staged.bytes() {
+        let here = Limits { unpacked_bytes: limits.unpacked_bytes.min(UNPACKED_HERE_BYTES), ..limits };
+        match tarball::inspect(&bytes[..], &here) {
+            Err(error) if error.kind() == Kind::TooLarge => {}
+            looked => return looked,
+        }
+    }
     let archive = staged.open()?;
     let work = tokio::task::spawn_blocking(move || tarball::inspect(archive, &limits));
     work.await.map_err(|error| Error::internal(Subject::File, error))?

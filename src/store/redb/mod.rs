@@ -2,8 +2,9 @@
 //!
 //! One durable commit costs one or two waits for the disk, whatever it holds, so
 //! the writer takes all batches that are waiting into one transaction: 64
-//! publishers at once got ten times the commits of one after the other. Nothing
-//! waits for a group to fill; a lone batch is committed alone.
+//! publishers at once got ten times the commits of one after the other. A lone batch
+//! is committed alone and at once; where several came together just before, the next
+//! group is given a moment to gather too.
 //!
 //! Truth is committed with redb's quick-repair, which writes in two phases and
 //! saves the allocator's state: a crash, and a crash during the recovery from it,
@@ -146,6 +147,7 @@ impl Redb {
             group_rows: config.group_rows,
             flush: Duration::from_secs(config.flush_seconds),
             unsynced_since: None,
+            last: (0, Duration::ZERO),
             room: path.map(|path| (path.to_path_buf(), config.disk_reserve_bytes)),
         };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run());

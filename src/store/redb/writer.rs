@@ -16,6 +16,11 @@ use super::{Durability, definition, unavailable};
 use crate::error::Result;
 use crate::store::{Batch, Change, Condition, Outcome, TableId};
 
+/// Longest pause between two batches that go into one group, when others came in groups just before.
+const GATHER_GAP: Duration = Duration::from_micros(500);
+/// Longest time that a group is gathered for; nor is it longer than the last commit took.
+const GATHER_MOST: Duration = Duration::from_millis(4);
+
 /// A batch in the queue and whoever waits for its outcome.
 pub(super) struct Waiting {
     pub batch: Batch,
@@ -42,6 +47,8 @@ pub(super) struct Writer {
     pub flush: Duration,
     /// When the first commit was made that is not synced yet.
     pub unsynced_since: Option<Instant>,
+    /// How many batches the last group had, and how long its commit took.
+    pub last: (usize, Duration),
     /// The file, and the free space its disk must have.
     pub room: Option<(PathBuf, u64)>,
 }
@@ -52,7 +59,9 @@ impl Writer {
             match self.next() {
                 Ok(first) => {
                     let group = self.group(first);
+                    let (batches, since) = (group.len(), Instant::now());
                     self.answer(group);
+                    self.last = (batches, since.elapsed());
                 }
                 Err(RecvTimeoutError::Timeout) => self.sync(),
                 Err(RecvTimeoutError::Disconnected) => return self.sync(),
@@ -68,12 +77,19 @@ impl Writer {
         }
     }
 
-    /// The batches that wait already, up to the limit of rows.
+    /// The batches that wait already, up to the limit of rows, and those that follow closely if the last group had several.
+    ///
+    /// A commit costs about 1 ms of CPU whatever it holds, and of sixteen publishers on one core only four or five had come
+    /// by the time the one before it was done. Who is alone is kept waiting for nobody.
     fn group(&self, first: Waiting) -> Vec<Waiting> {
+        let crowded = self.last.0 > 1 && self.durability == Durability::Truth;
+        let until = Instant::now() + if crowded { self.last.1.min(GATHER_MOST) } else { Duration::ZERO };
         let mut rows = first.batch.changes.len();
         let mut group = vec![first];
         while rows < self.group_rows && group.len() < self.group_rows {
-            let Ok(next) = self.queue.try_recv() else { break };
+            let left = until.saturating_duration_since(Instant::now()).min(GATHER_GAP);
+            // Without time left this takes what is there.
+            let Ok(next) = self.queue.recv_timeout(left) else { break };
             rows += next.batch.changes.len();
             group.push(next);
         }
