@@ -205,10 +205,10 @@ impl Blobs {
     }
 
     /// Gives a blob that the journal holds its file.
-    fn place_journaled(&self, digests: Digests, bytes: &Bytes) -> Result<Lease> {
-        let id = id_of(&digests.sha256).ok_or_else(|| Error::internal(Subject::Blob, "not a SHA-256"))?;
+    fn place_journaled(&self, digest: Digest, bytes: &Bytes) -> Result<Lease> {
+        let id = id_of(&digest).ok_or_else(|| Error::internal(Subject::Blob, "not a SHA-256"))?;
         // Before the name exists, so that no sweep can see it without the lease.
-        let lease = self.0.leases.take(id, digests.sha256, || bytes.len() as u64);
+        let lease = self.0.leases.take(id, digest, || bytes.len() as u64);
         self.0.disk.place(&id, bytes).map_err(failed)?;
         // From now on the truth may name it, so it is no longer the cache's to evict.
         self.0.index.forget(&id);
@@ -239,7 +239,7 @@ impl Run {
                 let kept = match &roomy {
                     Err(error) => Err(error.repeat()),
                     Ok(false) => Err(full()),
-                    Ok(true) if durable > 0 => blobs.place_journaled(digests, &bytes),
+                    Ok(true) if durable > 0 => blobs.place_journaled(digests.sha256, &bytes),
                     Ok(true) => Staged::in_memory(blobs.clone(), Purpose::Hosted, digests, bytes).keep_now(),
                 };
                 // Nobody may be waiting any more; the blob is kept all the same.
