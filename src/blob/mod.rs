@@ -188,7 +188,9 @@ pub struct Usage {
 /// then gets another copy, or an error in words, instead of a broken connection.
 const PROVED_FIRST_BYTES: u64 = 1 << 20;
 
-/// Size up to which a blob is taken into memory when it is read for the second time within a while.
+/// Size up to which a blob is taken into memory when it is read for the second time within a while. At 200 KB memory and
+/// `sendfile` cost about the same (1.07 to 1.15 against 1.22 of nginx's CPU time, the latter one run); at 1 MB `sendfile` is clearly
+/// cheaper (`server::sendfile`).
 const MEMORY_MOST_BYTES: u64 = 256 << 10;
 
 /// The SHA-256 that names a blob.

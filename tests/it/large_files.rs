@@ -43,6 +43,18 @@ async fn body_of(stream: &mut TcpStream, mut got: Vec<u8>) -> Vec<u8> {
     got.split_off(head)
 }
 
+/// Waits for the line of a download that holds all these texts: a line is written when its request is over.
+async fn told(server: &Server, texts: &[&str]) {
+    let is_told = || server.log().lines().any(|line| line.contains("method=GET") && texts.iter().all(|text| line.contains(text)));
+    for _ in 0..200 {
+        if is_told() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no line with {texts:?}:\n{}", server.log());
+}
+
 #[tokio::test]
 async fn every_byte_is_right_in_every_range_and_order() {
     let (server, caller, token, packages) = with_packages("", &[LENGTH, 300_000, 30_000]).await;
@@ -125,8 +137,7 @@ async fn a_file_may_go_or_be_cut_short_while_it_is_read() {
     let body = body_of(&mut stream, got).await;
     assert!(body.len() < packages[1].tarball.len(), "it cannot be whole");
     assert!(body[..50_000] == packages[1].tarball[..50_000]);
-    let log = server.log();
-    assert!(log.lines().any(|line| line.contains("file1-1.0.0.tgz") && line.contains("cut=true")), "{log}");
+    told(&server, &["file1-1.0.0.tgz", "cut=true"]).await;
     caller.get(&format!("/npm{}", packages[1].path())).send().await.expect(500);
     server.finish().await;
 }
@@ -137,20 +148,10 @@ async fn the_log_tells_who_got_all_and_who_left() {
     let package = &packages[0];
     let path = format!("/npm{}", package.path());
     assert!(caller.get(&path).send().await.expect(200).body == package.tarball);
-    let line = |text: &str| server.log().lines().any(|line| line.contains("method=GET") && line.contains(text));
-    let told = async |text: String| {
-        for _ in 0..200 {
-            if line(&text) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("no line with {text}:\n{}", server.log());
-    };
-    told(format!("bytes={} cut=false", package.tarball.len())).await;
+    told(&server, &[&format!("bytes={} cut=false", package.tarball.len())]).await;
     // One that takes nothing is cut off, and its line says so.
     let mut stuck = connect(&server, &request("GET", package, &token, "connection: close\r\n")).await;
-    told("cut=true".to_owned()).await;
+    told(&server, &["cut=true"]).await;
     let body = body_of(&mut stuck, Vec::new()).await;
     assert!(body.len() < package.tarball.len() && body == package.tarball[..body.len()]);
     server.finish().await;
