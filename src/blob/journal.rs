@@ -23,7 +23,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -40,9 +41,14 @@ const HEADER: usize = 8 + 8 + 8 + 32;
 /// What the disk may tear or lose as one.
 const BLOCK: usize = 4096;
 
+/// How long a stop waits for what is under way.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The journal and what waits for it.
 pub(super) struct Journal {
     queue: Mutex<Queue>,
+    /// Told when the thread at work has ended.
+    idle: Condvar,
     pages: Mutex<Pages>,
     /// It failed, so blobs are synced one by one.
     broken: AtomicBool,
@@ -83,7 +89,7 @@ impl Journal {
         let generation = recover(disk)?;
         let pages =
             Pages { disk: Arc::clone(disk), bytes, generation, current: 0, position: 0, files: [None, None], checkpoints: [None, None] };
-        Ok(Self { queue: Mutex::default(), pages: Mutex::new(pages), broken: AtomicBool::new(false) })
+        Ok(Self { queue: Mutex::default(), idle: Condvar::new(), pages: Mutex::new(pages), broken: AtomicBool::new(false) })
     }
 
     /// Makes the first of these blobs durable, as many as there is room for; gives their number, or zero when the journal cannot do it.
@@ -103,7 +109,9 @@ impl Journal {
     pub(super) fn close(&self) -> io::Result<()> {
         let was_broken = self.broken.swap(true, Ordering::AcqRel);
         // Who is at work may have blobs in the journal whose files have no name yet.
-        if was_broken || lock(&self.queue).busy { Ok(()) } else { lock(&self.pages).close() }
+        let waited = self.idle.wait_timeout_while(lock(&self.queue), CLOSE_PATIENCE, |queue| queue.busy);
+        let busy = waited.unwrap_or_else(PoisonError::into_inner).0.busy;
+        if was_broken || busy { Ok(()) } else { lock(&self.pages).close() }
     }
 }
 
@@ -253,6 +261,9 @@ impl Run {
     fn next(&self) -> Option<Vec<Waiting>> {
         let mut queue = lock(&self.0.0.journal.queue);
         queue.busy = !queue.waiting.is_empty();
+        if !queue.busy {
+            self.0.0.journal.idle.notify_all();
+        }
         queue.busy.then(|| std::mem::take(&mut queue.waiting))
     }
 }
