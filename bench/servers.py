@@ -300,8 +300,13 @@ allow_private = ["127.0.0.1/32"]
 document_limit_bytes = 268435456
 {named}""")
         self.again()
-        self.command("org", "add", "bench", "--owner", "admin")
-        self.token = json.loads(self.command("token", "add", "admin", "--scopes", "read:packages,write:packages", "--json"))["token"]
+        try:
+            self.command("org", "add", "bench", "--owner", "admin")
+            self.token = json.loads(self.command("token", "add", "admin", "--scopes", "read:packages,write:packages", "--json"))["token"]
+        except BaseException:
+            # Nobody knows of it yet who would stop it.
+            self.stop()
+            raise
         self.headers = {"Authorization": f"Bearer {self.token}"}
 
     @staticmethod
