@@ -316,10 +316,6 @@ document_limit_bytes = 268435456
     def again(self):
         """Starts, or starts anew on the same data."""
         self.start([self.program, "serve", "--config", self.config], self.ports[0], tls_port=self.ports[1])
-        # The commands' way in is opened a moment after the first port.
-        end = time.time() + 10
-        while not (self.data / "admin.sock").exists() and time.time() < end:
-            time.sleep(0.01)
 
     def command(self, *words):
         done = subprocess.run([self.program, *words, "--config", self.config], capture_output=True, text=True)

@@ -212,11 +212,12 @@ async fn run(config: Config) -> Result<()> {
     let first_token = data.identity.first_start().await?;
     let certificates = if config.server.tls.listen.is_empty() { None } else { Some(Certificates::load(&config.server.tls)?) };
     let state = Arc::new(ArcSwap::from_pointee(data.state(&config, &clock)?));
+    // Before the ports: whoever finds one open may count on the commands too.
+    let socket = Socket::bind(&config.admin_socket()).await?;
     let server = Server::bind(Arc::clone(&state), certificates.as_ref()).await?;
     let (stop, stopped) = watch::channel(false);
 
     let admin = Arc::new(data.api(&state));
-    let socket = Socket::bind(&config.admin_socket()).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(socket.serve(admin, stopped.clone()));
     tasks.spawn(data.jobs().run(stopped.clone()));
