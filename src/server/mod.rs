@@ -6,6 +6,7 @@
 //! what requests are answered with; requests that have begun finish with what they
 //! began with.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -41,7 +42,7 @@ pub mod tls;
 
 pub use config::{Config, Tls};
 
-use connection::{Patient, Prompt};
+use connection::{Opened, Patient, Protocol};
 use sendfile::{Lane, Socket};
 use serve::FailedLogins;
 
@@ -178,50 +179,73 @@ impl Door {
         }
     }
 
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher, mut stop: watch::Receiver<bool>) {
-        let config = self.state.load().config.clone();
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher, stop: watch::Receiver<bool>) {
         // Small answers must not wait for the acknowledgement of earlier ones; failing to say so only costs time.
         let _ = stream.set_nodelay(true);
-        let patience = Duration::from_secs(config.write_seconds);
+        let limits = Limits::of(&self.state.load().config);
+        // Boxed, here and below, so that a connection that rests holds room for what it is and not for what it might have been.
         match &self.tls {
             None => {
-                let lane = Arc::new(Lane::new(buffer_bytes(&config)));
-                let stream = Patient::new(Socket::new(stream, Arc::clone(&lane)), patience);
-                // Boxed, here and below, so that a connection that rests holds no place for the other of the two.
-                self.speak(stream, peer, &config, Some(lane), watcher).boxed().await;
+                let lane = Arc::new(Lane::new(limits.buffer_bytes));
+                let stream = Patient::new(Socket::new(stream, Arc::clone(&lane)), limits.write);
+                self.speak(stream, peer, limits, Some(lane), watcher, stop).boxed().await;
             }
             Some(acceptor) => {
-                let stream = Patient::new(stream, patience);
-                let handshake = tokio::time::timeout(Duration::from_secs(config.header_seconds), acceptor.accept(stream));
-                // A stop waits for requests; before the end of its handshake a connection has none.
-                let handshake = tokio::select! {
-                    handshake = handshake => handshake,
-                    _ = stop.wait_for(|stop| *stop) => return,
-                };
-                match handshake {
-                    Ok(Ok(stream)) => self.speak(stream, peer, &config, None, watcher).boxed().await,
-                    Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-                    Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
-                }
+                self.speak_secretly(acceptor, Patient::new(stream, limits.write), (peer, limits), watcher, stop).boxed().await
             }
         }
     }
 
+    /// Speaks HTTP once the keys are agreed.
+    async fn speak_secretly(
+        &self,
+        acceptor: &TlsAcceptor,
+        stream: Patient<TcpStream>,
+        (peer, limits): (SocketAddr, Limits),
+        watcher: Watcher,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        // A stop waits for requests; before the end of its handshake a connection has none.
+        let handshake = tokio::select! {
+            handshake = tokio::time::timeout(limits.head, acceptor.accept(stream)).boxed() => handshake,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match handshake {
+            Ok(Ok(stream)) => self.speak(stream, peer, limits, None, watcher, stop).boxed().await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+        }
+    }
+
     /// Speaks HTTP. Stored files take the lane, which a connection without TLS has.
-    async fn speak<S>(&self, stream: S, peer: SocketAddr, config: &Config, lane: Option<Arc<Lane>>, watcher: Watcher)
-    where
+    async fn speak<S>(
+        &self,
+        stream: S,
+        peer: SocketAddr,
+        limits: Limits,
+        lane: Option<Arc<Lane>>,
+        watcher: Watcher,
+        mut stop: watch::Receiver<bool>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let builder = protocol(config);
-        let stream = Prompt::new(stream, Duration::from_secs(config.header_seconds));
+        let opened = tokio::select! {
+            opened = Opened::wait(stream, limits.head).boxed() => opened,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        drop(stop);
         let (state, failed_logins) = (Arc::clone(&self.state), Arc::clone(&self.failed_logins));
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let (state, failed_logins, lane) = (state.load_full(), Arc::clone(&failed_logins), lane.clone());
             let tls = lane.is_none();
-            async move { Ok::<_, std::convert::Infallible>(serve::serve(&state, request, peer, tls, lane.as_ref(), &failed_logins).await) }
+            async move { Ok::<_, Infallible>(serve::serve(&state, request, peer, tls, lane.as_ref(), &failed_logins).await) }
         });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        if let Err(error) = watcher.watch(connection).await {
+        let ended = match opened {
+            Ok((Protocol::Http1, stream)) => watcher.watch(limits.http1().serve_connection(TokioIo::new(stream), service)).await,
+            Ok((Protocol::Http2, stream)) => watcher.watch(limits.http2().serve_connection(TokioIo::new(stream), service)).boxed().await,
+            Err(error) => return tracing::debug!(%peer, %error, "connection ended before its first request"),
+        };
+        if let Err(error) = ended {
             tracing::debug!(%peer, %error, "connection ended with an error");
         }
     }
@@ -230,33 +254,54 @@ impl Door {
 /// Most headers that hyper takes if nothing is said.
 const HEADERS_OF_HYPER: usize = 100;
 
-/// What hyper may buffer of a head, or of small parts of a body.
-fn buffer_bytes(config: &Config) -> usize {
-    config.header_limit_bytes.max(8 << 10)
+/// What one connection may take; of the settings when it began.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Longest wait for a head.
+    head: Duration,
+    /// Longest wait for a write.
+    write: Duration,
+    /// What hyper may buffer of a head, or of small parts of a body.
+    buffer_bytes: usize,
+    headers: usize,
+    header_bytes: u32,
+    streams: u32,
 }
 
-fn protocol(config: &Config) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(config.header_seconds))
-        .max_buf_size(buffer_bytes(config))
-        .half_close(false);
-    if config.max_headers != HEADERS_OF_HYPER {
-        // Saying so, even of the same number, has hyper fill two lists of it for each request: 1.7 of 36 thousand instructions.
-        builder.http1().max_headers(config.max_headers);
+impl Limits {
+    fn of(config: &Config) -> Self {
+        Self {
+            head: Duration::from_secs(config.header_seconds),
+            write: Duration::from_secs(config.write_seconds),
+            buffer_bytes: config.header_limit_bytes.max(8 << 10),
+            headers: config.max_headers,
+            header_bytes: u32::try_from(config.header_limit_bytes).unwrap_or(u32::MAX),
+            streams: config.max_streams,
+        }
     }
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(config.max_streams)
-        .max_header_list_size(u32::try_from(config.header_limit_bytes).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(20)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .max_send_buf_size(1 << 20)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20));
-    builder
+
+    fn http1(&self) -> http1::Builder {
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(self.head).max_buf_size(self.buffer_bytes).half_close(false);
+        if self.headers != HEADERS_OF_HYPER {
+            // Saying so, even of the same number, has hyper fill two lists of it for each request: 1.7 of 36 thousand instructions.
+            builder.max_headers(self.headers);
+        }
+        builder
+    }
+
+    fn http2(&self) -> http2::Builder<TokioExecutor> {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.streams)
+            .max_header_list_size(self.header_bytes)
+            .max_pending_accept_reset_streams(20)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .max_send_buf_size(1 << 20)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20));
+        builder
+    }
 }

@@ -1,22 +1,26 @@
-//! How often a hit asks for memory, from the bytes of the request to the bytes of the answer.
+//! How often a hit asks for memory, from the bytes of the request to the bytes of the answer, and how much a connection keeps.
 //!
 //! Each allocation is 20 to 100 ns, and what creeps into the path of a hit shows here first. Everything runs on the test's own
 //! thread over a stream in memory, so the count is the same each time, whatever else runs.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 
-use super::super::{protocol, serve};
-use super::counting::allocations;
+use super::super::{Limits, Server, serve};
+use super::counting::{allocations, held};
 use super::world::{NAME, Plot, World};
 use super::{Mode, truth};
 use crate::ecosystem::ALL;
@@ -79,7 +83,7 @@ impl AsyncWrite for Repeated {
 async fn count(world: &Arc<World>, request: &str, times: u64) -> u64 {
     let statuses = Arc::<AtomicU64>::default();
     let client = Repeated { request: request.into(), read: 0, left: times, waiting: None, answered: true, statuses: Arc::clone(&statuses) };
-    let (builder, world) = (protocol(&world.state.config), Arc::clone(world));
+    let (builder, world) = (Limits::of(&world.state.config).http1(), Arc::clone(world));
     let before = allocations();
     let service = service_fn(move |request| {
         let (world, peer) = (Arc::clone(&world), ([192, 0, 2, 7], 1).into());
@@ -113,4 +117,53 @@ async fn a_hit_allocates_no_more_than_it_needs() {
     }
     let most = BTreeMap::from(MOST);
     assert!(found.len() == most.len() && found.iter().all(|(route, count)| *count <= most[route]), "{found:?}, and at most {most:?}");
+}
+
+/// Most memory of a connection that was answered and waits for its next request. Of it hyper takes 16 KiB for what it reads and
+/// writes.
+const RESTING_BYTES: i64 = 23_500;
+
+/// Asks without waiting in a way that would stop the thread, which is the server's too.
+async fn ask(client: &mut TcpStream, request: &[u8], buffer: &mut [u8]) {
+    client.write_all(request).unwrap();
+    let mut length = 0;
+    while !buffer[..length].ends_with(b"\r\n\r\nok\n") {
+        tokio::time::sleep(Duration::from_micros(100)).await;
+        match client.read(&mut buffer[length..]) {
+            Ok(read) => length += read,
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_resting_connection_holds_little() {
+    let (_folder, truth) = truth();
+    let ecosystem = ALL[0];
+    let plot = Plot { ecosystem, table: &ecosystem.rights(), truth: &truth, mode: Mode::Inherit, visibility: "private" };
+    let World { mut state, engine, .. } = World::new(plot).await;
+    state.config.listen = vec![([127, 0, 0, 1], 0).into()];
+    let server = Server::bind(Arc::new(ArcSwap::from_pointee(state)), None).await.unwrap();
+    let address = server.addresses()[0].strip_prefix("http://").unwrap().to_owned();
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(server.run(stopped));
+    let request = b"GET /-/health HTTP/1.1\r\nhost: h\r\naccept: */*\r\nuser-agent: test\r\n\r\n";
+    let mut buffer = vec![0; 4096];
+    let mut clients = Vec::with_capacity(200);
+    let mut before = 0;
+    for number in 0..110 {
+        if number == 10 {
+            before = held();
+        }
+        let mut client = TcpStream::connect(&address).unwrap();
+        client.set_nonblocking(true).unwrap();
+        ask(&mut client, request, &mut buffer).await;
+        clients.push(client);
+    }
+    let each = (held() - before) / 100;
+    drop(clients);
+    stop.send(true).unwrap();
+    running.await.unwrap();
+    drop(engine);
+    assert!(each <= RESTING_BYTES, "{each}");
 }
