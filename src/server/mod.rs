@@ -191,7 +191,7 @@ impl Door {
                 self.speak(stream, peer, limits, Some(lane), watcher, stop).boxed().await;
             }
             Some(acceptor) => {
-                self.speak_secretly(acceptor, Patient::new(stream, limits.write), (peer, limits), watcher, stop).boxed().await
+                self.speak_secretly(acceptor, Patient::new(stream, limits.write), (peer, limits), watcher, stop).boxed().await;
             }
         }
     }
