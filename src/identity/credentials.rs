@@ -45,13 +45,18 @@ pub(super) enum Credentials {
 /// Reads the headers. `key` is the value of a header that an ecosystem's clients send a token in; `Authorization` goes
 /// before it, because a client that has both was told a stored password for this source and only a placeholder as key.
 pub(super) fn read(headers: &HeaderMap, key: Option<&HeaderValue>) -> Credentials {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let found = match (values.next(), values.next()) {
-        (Some(value), None) => authorization(value),
-        (Some(_), Some(_)) => None,
-        (None, _) => key.map_or(Some(Credentials::Absent), authorization),
-    };
+    let found = value(headers, key).and_then(|value| value.map_or(Some(Credentials::Absent), authorization));
     found.unwrap_or(Credentials::Malformed)
+}
+
+/// The one value that says who is asking, if there is one; `None` where there are more.
+pub(super) fn value<'a>(headers: &'a HeaderMap, key: Option<&'a HeaderValue>) -> Option<Option<&'a HeaderValue>> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Some(Some(value)),
+        (Some(_), Some(_)) => None,
+        (None, _) => Some(key),
+    }
 }
 
 fn authorization(value: &HeaderValue) -> Option<Credentials> {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::State;
 use super::answer::{Answer, Line};
+use super::hit;
 use super::origin::{self, Origin, Setting};
 use super::router::{self, Located};
 use super::sendfile::Lane;
@@ -75,7 +76,14 @@ pub async fn serve(
     let tries = trace.tries().clone();
     let (response, client) = match origin::origin(&parts.headers, &parts.uri, &setting) {
         Err(error) => (plain_error(&error), peer.ip()),
-        Ok(origin) => (tries.clone().counting(answer(state, &parts, body, &origin, &trace, failed_logins)).await, origin.client),
+        Ok(origin) => {
+            let response = match hit::hit(state, &parts, &origin, &trace) {
+                Some(response) => response,
+                // Boxed, so that the future of a hit is small.
+                None => tries.clone().counting(answer(state, &parts, body, &origin, &trace, failed_logins).boxed()).await,
+            };
+            (response, origin.client)
+        }
     };
     let line = Line {
         client,
@@ -157,7 +165,7 @@ async fn rest_answer(
     rest::serve(registry, (&origin.url, origin.client), caller, parts, path, body).await
 }
 
-fn note_caller(trace: &Trace, caller: &Arc<Caller>) {
+pub(super) fn note_caller(trace: &Trace, caller: &Arc<Caller>) {
     if !matches!(**caller, Caller::Anonymous) {
         let shown: Arc<dyn Display + Send + Sync> = Arc::<Caller>::clone(caller);
         trace.note(|notes| notes.caller = Some(shown));

@@ -209,7 +209,7 @@ async fn file(call: &Call<'_>, tree: &Tree, coordinates: &Coordinates, checksum:
     let name = coordinates.name()?;
     let (plan, grant) = read_grant(call, tree, &name).await?;
     let key = coordinates.key();
-    call.trace.note(|notes| notes.item = Some(key.clone()));
+    call.trace.note(|notes| notes.item = Some(key.as_str().into()));
     let answer = async {
         match checksum {
             None => whole_file(call, &plan, &grant, coordinates, &key).await,

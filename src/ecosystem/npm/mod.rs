@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -14,14 +15,15 @@ use serde_json::{Map, Value, json};
 
 use super::{Announcement, Asked, Description, Ecosystem, Info, Snippet, Told};
 use crate::access::{Action, Grant};
+use crate::catalog::View;
 use crate::error::{Error, Kind, Result, Subject};
-use crate::format::BaseUrl;
-use crate::http::negotiate;
-use crate::http::{HeaderValue, Method, Response, StatusCode, conditional, header, reply};
+use crate::format::{BaseUrl, Document as _};
+use crate::http::negotiate::{self, Coding};
+use crate::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, conditional, header, reply};
 use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{Version, Visibility};
 use crate::registry::artifact::CACHE_STATUS;
-use crate::registry::{Call, Keeping, Plan, Topic};
+use crate::registry::{Call, Keeping, Look, Plan, Rendered, Topic};
 use crate::upstream::Need;
 
 pub mod account;
@@ -58,6 +60,9 @@ static INFO: Info = Info {
     package_types: &["npm"],
 };
 
+/// The media type of a tarball.
+const TARBALL: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
 impl Ecosystem for Npm {
     fn info(&self) -> &'static Info {
         &INFO
@@ -65,6 +70,10 @@ impl Ecosystem for Npm {
 
     fn serve<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Response>> {
         serve(call).boxed()
+    }
+
+    fn hit(&self, look: &Look<'_>) -> Option<Response> {
+        hit(look)
     }
 
     fn signs_in(&self, method: &Method, path: &str) -> bool {
@@ -150,6 +159,40 @@ impl Ecosystem for Npm {
     }
 }
 
+/// What is asked for a thousand times a second.
+enum Hot {
+    Packument { name: PackageName },
+    Tarball { name: PackageName, file: Arc<str> },
+}
+
+impl Hot {
+    fn read(path: &str) -> Option<Self> {
+        match route::parse(&Method::GET, path).ok()? {
+            Route::Packument { name } => Some(Self::Packument { name }),
+            Route::Tarball { name, file } => Some(Self::Tarball { name, file: file.into() }),
+            _ => None,
+        }
+    }
+}
+
+fn hit(look: &Look<'_>) -> Option<Response> {
+    match &*look.route(Hot::read)? {
+        Hot::Packument { name } => {
+            let (plan, grant) = look.grant(View::Root, INFO.name, name)?;
+            let (form, coding) = wanted(look.headers);
+            let rendered = look.document::<Packument>(Topic::whole(&grant, &plan), form, coding)?;
+            look.note(&grant, None, rendered.verdict);
+            Some(send_packument(look.headers, form, rendered, look.registry.lifetime(&plan, Keeping::Revalidated)))
+        }
+        Hot::Tarball { name, file } => {
+            let (plan, grant) = look.grant(View::Root, INFO.name, name)?;
+            let artifact = look.artifact(&grant, &plan, file, Packument::is_download(file))?;
+            look.note(&grant, Some(file), artifact.verdict);
+            Some(artifact.respond(look.method, look.headers, TARBALL, look.registry.lifetime(&plan, Keeping::Immutable)))
+        }
+    }
+}
+
 async fn serve(call: Call<'_>) -> Result<Response> {
     match route::parse(&call.method, call.path)? {
         Route::Packument { name } => packument(&call, &name).await,
@@ -192,14 +235,24 @@ async fn serve_other(call: Call<'_>, route: Route) -> Result<Response> {
 
 async fn packument(call: &Call<'_>, name: &PackageName) -> Result<Response> {
     let (plan, grant) = read_grant(call, name).await?;
-    let form = match negotiate::media_type(call.headers, &["application/json", ABBREVIATED]) {
+    let (form, coding) = wanted(call.headers);
+    let rendered = call.registry.document::<Packument>(Topic::whole(&grant, &plan), form, &call.base, coding).await?;
+    note_verdict(call, rendered.verdict.word());
+    Ok(send_packument(call.headers, form, rendered, call.lifetime(&plan, Keeping::Revalidated)))
+}
+
+/// The form and the coding in which a client wants a packument.
+fn wanted(headers: &HeaderMap) -> (Form, Coding) {
+    let form = match negotiate::media_type(headers, &["application/json", ABBREVIATED]) {
         1 => Form::Abbreviated,
         _ => Form::Full,
     };
-    let coding = negotiate::coding(call.headers);
-    let rendered = call.registry.document::<Packument>(Topic::whole(&grant, &plan), form, &call.base, coding).await?;
-    note_verdict(call, rendered.verdict.word());
-    let mut response = if conditional::none_match(call.headers, &rendered.etag) {
+    (form, negotiate::coding(headers))
+}
+
+/// A packument, to who does not have it already.
+fn send_packument(asked: &HeaderMap, form: Form, rendered: Rendered, cache: HeaderValue) -> Response {
+    let mut response = if conditional::none_match(asked, &rendered.etag) {
         reply::empty(StatusCode::NOT_MODIFIED)
     } else {
         let media_type = match form {
@@ -215,9 +268,9 @@ async fn packument(call: &Call<'_>, name: &PackageName) -> Result<Response> {
     let headers = response.headers_mut();
     headers.insert(header::ETAG, rendered.etag);
     headers.insert(header::VARY, const { HeaderValue::from_static("Accept, Accept-Encoding") });
-    headers.insert(header::CACHE_CONTROL, call.lifetime(&plan, Keeping::Revalidated));
+    headers.insert(header::CACHE_CONTROL, cache);
     headers.insert(CACHE_STATUS, rendered.verdict.header());
-    Ok(response)
+    response
 }
 
 async fn manifest_of(call: &Call<'_>, name: &PackageName, wanted: &str) -> Result<Response> {
@@ -235,15 +288,10 @@ async fn manifest_of(call: &Call<'_>, name: &PackageName, wanted: &str) -> Resul
 
 async fn tarball_of(call: &Call<'_>, name: &PackageName, file: &str) -> Result<Response> {
     let (plan, grant) = read_grant(call, name).await?;
-    call.trace.note(|notes| notes.item = Some(file.to_owned()));
+    call.trace.note(|notes| notes.item = Some(file.into()));
     let artifact = call.registry.artifact::<Packument>(&grant, &plan, file).await?;
     note_verdict(call, artifact.verdict.word());
-    Ok(artifact.respond(
-        &call.method,
-        call.headers,
-        const { HeaderValue::from_static("application/octet-stream") },
-        call.lifetime(&plan, Keeping::Immutable),
-    ))
+    Ok(artifact.respond(&call.method, call.headers, TARBALL, call.lifetime(&plan, Keeping::Immutable)))
 }
 
 /// The address that GitHub Packages writes into lock files. Its last part is the digest of the

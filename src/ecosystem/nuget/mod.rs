@@ -228,7 +228,7 @@ async fn list(call: &Call<'_>, tree: &Tree, name: &PackageName) -> Result<Respon
 async fn file(call: &Call<'_>, tree: &Tree, name: &PackageName, version: &Version, kept: Kept) -> Result<Response> {
     let (plan, grant) = read_grant(call, tree, name).await?;
     let key = versions::file(name, version, kept);
-    call.trace.note(|notes| notes.item = Some(key.clone()));
+    call.trace.note(|notes| notes.item = Some(key.as_str().into()));
     if kept == Kept::PackageHash {
         return hash(call, tree, &plan, &grant, &versions::file(name, version, Kept::Package)).await;
     }

@@ -250,7 +250,7 @@ impl Part {
 /// A file of the first gem that a full name may mean and that has it.
 async fn file(call: &Call<'_>, tree: &Tree, full: &str, part: Part) -> Result<Response> {
     let file = format!("{full}{}", part.ending());
-    call.trace.note(|notes| notes.item = Some(file.clone()));
+    call.trace.note(|notes| notes.item = Some(file.as_str().into()));
     for name in route::candidates(full) {
         let found = async {
             let (plan, grant) = read_grant(call, tree, &name).await?;
