@@ -106,10 +106,11 @@ impl Identity {
     /// Nothing is remembered longer than by them: each entry ends with the generation it was read under.
     #[must_use]
     pub fn identify_in_memory(&self, headers: &HeaderMap, key: Option<&HeaderValue>, sessions: bool) -> Option<Identified> {
-        let Some(value) = credentials::value(headers, key)? else {
-            return Some(Identified { caller: Caller::anonymous(), session: None });
+        let said = match credentials::said(headers, key) {
+            credentials::Said::Nothing => return Some(Identified { caller: Caller::anonymous(), session: None }),
+            credentials::Said::Once(value) => self.callers.said.get(&said_key(value))?,
+            credentials::Said::Twice => return None,
         };
-        let said = self.callers.said.get(&said_key(value))?;
         let (now, generation) = (self.clock.now(), self.generation());
         let session = match &said.session {
             Some((limits, ends)) if sessions && now < *ends => Some(Arc::clone(limits)),
@@ -127,7 +128,7 @@ impl Identity {
         known: Arc<Known>,
         session: Option<(Arc<str>, Timestamp)>,
     ) {
-        if let Some(Some(value)) = credentials::value(headers, key) {
+        if let credentials::Said::Once(value) = credentials::said(headers, key) {
             self.callers.said.insert(said_key(value), Arc::new(Said { known, session }));
         }
     }

@@ -17,7 +17,7 @@ use crate::access::Grant;
 use crate::catalog::Head;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
-use crate::format::{Ask, BaseUrl, Document, Guide, Hosted};
+use crate::format::{Ask, BaseParts, BaseUrl, Document, Guide, Hosted};
 use crate::http::HeaderValue;
 use crate::http::conditional::entity_tag;
 use crate::http::negotiate::Coding;
@@ -106,7 +106,10 @@ pub(super) fn rendered_cache(bytes: u64) -> RenderedCache {
     let expected = usize::try_from(bytes / (32 << 10)).unwrap_or(usize::MAX).max(1);
     let options = quick_cache::OptionsBuilder::new().estimated_items_capacity(expected).weight_capacity(bytes).shards(4).build();
     match options {
-        Ok(options) => quick_cache::sync::Cache::with_options(options, KeptWeight, Default::default(), Default::default()),
+        Ok(options) => {
+            let (hasher, lifecycle) = (quick_cache::DefaultHashBuilder::default(), quick_cache::sync::DefaultLifecycle::default());
+            quick_cache::sync::Cache::with_options(options, KeptWeight, hasher, lifecycle)
+        }
         Err(_) => quick_cache::sync::Cache::with_weighter(expected, bytes, KeptWeight),
     }
 }
@@ -210,7 +213,7 @@ impl Registry {
 
     async fn render_from<D: Document>(&self, topic: Topic<'_, D>, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Rendered> {
         let sources = self.gather::<D>(topic, Need::Usual).await?;
-        let key = rendered_key(topic, &sources, form, at, coding);
+        let key = rendered_key(topic, &sources, form, at.parts(), coding);
         let kept = if let Some(kept) = self.rendered.get(&key) {
             kept
         } else {
@@ -223,7 +226,13 @@ impl Registry {
 
     /// As [`Registry::document`], if it was rendered and nothing needs to be asked whether it is still the same.
     #[must_use]
-    pub fn document_in_memory<D: Document>(&self, topic: Topic<'_, D>, form: D::Form, at: &BaseUrl, coding: Coding) -> Option<Rendered> {
+    pub fn document_in_memory<D: Document>(
+        &self,
+        topic: Topic<'_, D>,
+        form: D::Form,
+        at: BaseParts<'_>,
+        coding: Coding,
+    ) -> Option<Rendered> {
         let sources = self.sources_in_memory::<D>(topic)?;
         let kept = self.rendered.get(&rendered_key(topic, &sources, form, at, coding))?;
         Some(kept.rendered(sources.verdict))
@@ -238,7 +247,7 @@ impl Registry {
             _ => return None,
         };
         let ask = D::ask(topic.grant.name(), topic.part, &D::Guide::default());
-        let body = self.fetcher.fresh_in_memory(upstream, &ask.path)?.body.clone()?;
+        let body = self.fetcher.fresh_in_memory(upstream, &ask.path)?.body?;
         Some(Sources { hosted, upstream: Some(Found { upstream: Arc::clone(upstream), ask, body }), verdict: Verdict::Hit })
     }
 
@@ -412,7 +421,7 @@ fn weight(size: u64) -> u32 {
     u32::try_from(size.saturating_mul(5) / 4 + 512).unwrap_or(u32::MAX)
 }
 
-fn rendered_key<D: Document>(topic: Topic<'_, D>, sources: &Sources, form: D::Form, at: &BaseUrl, coding: Coding) -> PackageKey {
+fn rendered_key<D: Document>(topic: Topic<'_, D>, sources: &Sources, form: D::Form, at: BaseParts<'_>, coding: Coding) -> PackageKey {
     let generation = sources.hosted.as_ref().map(|head| (head.package.id, head.package.generation));
     let body = sources.upstream.as_ref().map(|found| (found.upstream.identity(), found.body.digest));
     let kind = (TypeId::of::<D>(), topic.part, form);

@@ -9,14 +9,14 @@
 use std::any::{Any, TypeId};
 use std::sync::Arc;
 
-use super::{Artifact, Plan, Registry, Rendered, Topic};
+use super::{Keeping, Plan, Registry, Rendered, Topic};
 use crate::access::Grant;
 use crate::catalog::View;
-use crate::format::{BaseUrl, Document};
+use crate::format::{BaseParts, Document};
 use crate::http::negotiate::Coding;
-use crate::http::{HeaderMap, Method};
+use crate::http::{HeaderMap, HeaderValue, Method, Response};
 use crate::identity::Caller;
-use crate::name::{PackageKey, PackageName};
+use crate::name::{OwnerName, PackageKey, PackageName};
 use crate::observe::Trace;
 use crate::upstream::Verdict;
 
@@ -36,12 +36,28 @@ pub struct Look<'a> {
     pub query: Option<&'a str>,
     /// The headers.
     pub headers: &'a HeaderMap,
-    /// The origin as the client addresses it, and the path of the mount there.
-    pub base: (&'a str, &'a str),
+    /// The mount as the client addresses it.
+    pub base: BaseParts<'a>,
     /// The host that the client asked, with its port if it named one.
     pub host: &'a str,
     /// Notes for the log line.
     pub trace: &'a Trace,
+}
+
+/// A file that a path names, with what every answer says of it.
+pub struct NamedFile {
+    /// Whose packages the path is about; `None` for those under one roof.
+    pub owner: Option<OwnerName>,
+    /// The package.
+    pub name: PackageName,
+    /// The file's name in the download path.
+    pub file: Arc<str>,
+    /// Whether fetching it is a download of its version.
+    pub is_download: bool,
+    /// Its media type.
+    pub media_type: HeaderValue,
+    /// How long a client may keep it.
+    pub keeping: Keeping,
 }
 
 impl Look<'_> {
@@ -58,23 +74,35 @@ impl Look<'_> {
         Some(value)
     }
 
+    /// The view of an owner's packages, or the one of all.
+    #[must_use]
+    pub fn view(&self, owner: Option<&OwnerName>) -> Option<View> {
+        match owner {
+            None => Some(View::Root),
+            Some(owner) => self.registry.identity().id_in_memory(owner)?.map(View::Owner),
+        }
+    }
+
+    /// The answer to a request for a file.
+    #[must_use]
+    pub fn send(&self, ecosystem: &'static str, named: &NamedFile) -> Option<Response> {
+        let NamedFile { owner, name, file, is_download, media_type, keeping } = named;
+        let (plan, grant) = self.grant(self.view(owner.as_ref())?, ecosystem, name)?;
+        let artifact = self.registry.artifact_at_hand(&grant, &plan, file, *is_download)?;
+        self.note(&grant, Some(file), artifact.verdict);
+        Some(artifact.respond(self.method, self.headers, media_type.clone(), self.registry.lifetime(&plan, *keeping)))
+    }
+
     /// The right to read a package, and where it comes from.
     #[must_use]
     pub fn grant(&self, view: View, ecosystem: &'static str, name: &PackageName) -> Option<(Plan, Grant)> {
         self.registry.read_grant_in_memory(view, ecosystem, self.caller, name)
     }
 
-    /// A file of a package, by its name in the download path; whether fetching it is a download of its version the format says.
-    #[must_use]
-    pub fn artifact(&self, grant: &Grant, plan: &Plan, file: &str, is_download: bool) -> Option<Artifact> {
-        self.registry.artifact_at_hand(grant, plan, file, is_download)
-    }
-
     /// A package's document, rendered.
     #[must_use]
     pub fn document<D: Document>(&self, topic: Topic<'_, D>, form: D::Form, coding: Coding) -> Option<Rendered> {
-        let at = BaseUrl::new(&[self.base.0, self.base.1].concat());
-        self.registry.document_in_memory::<D>(topic, form, &at, coding)
+        self.registry.document_in_memory::<D>(topic, form, self.base, coding)
     }
 
     /// Notes for the log line what was answered, once the right to it is given.
@@ -112,5 +140,70 @@ impl Routes {
         // A guess at how many there will be; only the weight is a limit.
         let expected = usize::try_from(bytes / 600).unwrap_or(usize::MAX);
         Self(quick_cache::sync::Cache::with_weighter(expected, bytes, RouteWeight))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Action;
+    use crate::format::BaseUrl;
+    use crate::identity::{NewUser, Scope};
+    use crate::package::{TokenId, Visibility};
+    use crate::registry::Settings;
+    use crate::registry::fixture::{Fixture, fixture};
+
+    async fn user(f: &Fixture, login: &str) -> Caller {
+        let new = NewUser { login: OwnerName::new(login).unwrap(), email: None, site_admin: false };
+        let account = f.identity.create_user(new).await.unwrap();
+        Caller::Signed(f.identity.seen(&account, TokenId(1), [Scope::ReadPackages].into_iter().collect()).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn memory_gives_no_right_that_is_none_any_more() {
+        let f = fixture().await;
+        let (ann, bob) = (user(&f, "ann").await, user(&f, "bob").await);
+        f.publish("npm", "tool", ann.id().unwrap(), "1.0.0").await.unwrap();
+        let name = PackageName::new("tool").unwrap();
+        let system = Grant::system(("npm", &name, None));
+        let may = |caller: &Caller| f.registry.read_grant_in_memory(View::Root, "npm", caller, &name).is_some();
+        let ask = async |caller: &Caller| f.registry.grant("npm", caller, &name, Action::Read).await;
+        ask(&ann).await.unwrap();
+        assert_eq!([&ann, &bob, &Caller::Anonymous].map(may), [true, false, false]);
+        let public = Settings { visibility: Some(Visibility::Public), ..Settings::default() };
+        f.registry.change_settings(&system, public).await.unwrap();
+        ask(&ann).await.unwrap();
+        assert_eq!([&ann, &bob, &Caller::Anonymous].map(may), [true, true, true]);
+        let private = Settings { visibility: Some(Visibility::Private), ..Settings::default() };
+        f.registry.change_settings(&system, private).await.unwrap();
+        assert_eq!([&bob, &Caller::Anonymous].map(may), [false, false]);
+        ask(&ann).await.unwrap();
+        assert_eq!([&ann, &bob, &Caller::Anonymous].map(may), [true, false, false]);
+        f.registry.delete_package(&system).await.unwrap();
+        assert!(ask(&ann).await.is_err());
+        assert_eq!([&ann, &bob, &Caller::Anonymous].map(may), [false, false, false]);
+    }
+
+    #[tokio::test]
+    async fn memory_has_the_files_of_the_present_generation_alone() {
+        let f = fixture().await;
+        let ann = user(&f, "ann").await;
+        let name = PackageName::new("tool").unwrap();
+        f.publish("npm", "tool", ann.id().unwrap(), "1.0.0").await.unwrap();
+        let (plan, grant) = f.registry.grant("npm", &ann, &name, Action::Read).await.unwrap();
+        let (catalog, head) = (f.registry.catalog(), plan.head().unwrap());
+        assert!(catalog.file_in_memory(&grant, head, "tool-1.0.0.tgz").is_none(), "nobody looked");
+        catalog.file(&grant, head, "tool-1.0.0.tgz").await.unwrap().unwrap();
+        assert!(catalog.file_in_memory(&grant, head, "tool-1.0.0.tgz").unwrap().is_some());
+        f.publish("npm", "tool", ann.id().unwrap(), "1.1.0").await.unwrap();
+        let (plan, grant) = f.registry.grant("npm", &ann, &name, Action::Read).await.unwrap();
+        assert!(catalog.file_in_memory(&grant, plan.head().unwrap(), "tool-1.0.0.tgz").is_none());
+    }
+
+    #[test]
+    fn an_address_in_parts_makes_the_key_of_the_whole() {
+        let whole = BaseUrl::new("http://host.example/npm/");
+        assert_eq!(PackageKey::of(&BaseParts("http://host.example", "/npm")), PackageKey::of(&whole.parts()));
+        assert_ne!(PackageKey::of(&BaseParts("http://host.example", "/gem")), PackageKey::of(&whole.parts()));
     }
 }

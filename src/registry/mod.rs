@@ -50,7 +50,7 @@ pub use artifact::{Artifact, Content, Location};
 pub use content::Needs;
 pub use document::{Rendered, Topic};
 pub use family::{Tagging, Untagged};
-pub use look::Look;
+pub use look::{Look, NamedFile};
 pub use settings::Settings;
 pub use source::Plan;
 

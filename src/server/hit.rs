@@ -8,6 +8,7 @@ use super::State;
 use super::origin::Origin;
 use super::router::{self, Located};
 use super::serve::note_caller;
+use crate::format::BaseParts;
 use crate::http::{HeaderValue, Method, Response, header, request};
 use crate::identity::Identified;
 use crate::observe::Trace;
@@ -38,7 +39,7 @@ pub(super) fn hit(state: &State, parts: &request::Parts, origin: &Origin<'_>, tr
         path,
         query: parts.uri.query(),
         headers: &parts.headers,
-        base: (&origin.url, mount),
+        base: BaseParts(&origin.url, mount),
         host: origin.host,
         trace,
     };

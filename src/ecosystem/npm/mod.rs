@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -23,7 +22,7 @@ use crate::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, conditio
 use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{Version, Visibility};
 use crate::registry::artifact::CACHE_STATUS;
-use crate::registry::{Call, Keeping, Look, Plan, Rendered, Topic};
+use crate::registry::{Call, Keeping, Look, NamedFile, Plan, Rendered, Topic};
 use crate::upstream::Need;
 
 pub mod account;
@@ -162,14 +161,21 @@ impl Ecosystem for Npm {
 /// What is asked for a thousand times a second.
 enum Hot {
     Packument { name: PackageName },
-    Tarball { name: PackageName, file: Arc<str> },
+    Tarball(NamedFile),
 }
 
 impl Hot {
     fn read(path: &str) -> Option<Self> {
         match route::parse(&Method::GET, path).ok()? {
             Route::Packument { name } => Some(Self::Packument { name }),
-            Route::Tarball { name, file } => Some(Self::Tarball { name, file: file.into() }),
+            Route::Tarball { name, file } => Some(Self::Tarball(NamedFile {
+                owner: None,
+                name,
+                is_download: Packument::is_download(&file),
+                file: file.into(),
+                media_type: TARBALL,
+                keeping: Keeping::Immutable,
+            })),
             _ => None,
         }
     }
@@ -184,12 +190,7 @@ fn hit(look: &Look<'_>) -> Option<Response> {
             look.note(&grant, None, rendered.verdict);
             Some(send_packument(look.headers, form, rendered, look.registry.lifetime(&plan, Keeping::Revalidated)))
         }
-        Hot::Tarball { name, file } => {
-            let (plan, grant) = look.grant(View::Root, INFO.name, name)?;
-            let artifact = look.artifact(&grant, &plan, file, Packument::is_download(file))?;
-            look.note(&grant, Some(file), artifact.verdict);
-            Some(artifact.respond(look.method, look.headers, TARBALL, look.registry.lifetime(&plan, Keeping::Immutable)))
-        }
+        Hot::Tarball(named) => look.send(INFO.name, named),
     }
 }
 
