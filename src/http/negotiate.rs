@@ -3,7 +3,7 @@
 //! Source: RFC 9110, section 12. Real quality values are honoured, because npm's
 //! choice between the full and the abbreviated packument is made by them.
 
-use super::{HeaderMap, header};
+use super::{HeaderMap, HeaderValue, header};
 
 /// A content coding that documents are kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +21,15 @@ impl Coding {
         match self {
             Self::Identity => None,
             Self::Gzip => Some("gzip"),
+        }
+    }
+
+    /// The value of `Content-Encoding`; none for identity.
+    #[must_use]
+    pub const fn header(self) -> Option<HeaderValue> {
+        match self {
+            Self::Identity => None,
+            Self::Gzip => Some(HeaderValue::from_static("gzip")),
         }
     }
 }
@@ -124,7 +133,6 @@ fn thousandths(text: &str) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::HeaderValue;
 
     fn headers(name: header::HeaderName, value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(name, HeaderValue::from_static(value))])

@@ -257,12 +257,12 @@ fn send_packument(asked: &HeaderMap, form: Form, rendered: Rendered, cache: Head
         reply::empty(StatusCode::NOT_MODIFIED)
     } else {
         let media_type = match form {
-            Form::Full => "application/json",
-            Form::Abbreviated => ABBREVIATED,
+            Form::Full => const { HeaderValue::from_static("application/json") },
+            Form::Abbreviated => const { HeaderValue::from_static(ABBREVIATED) },
         };
-        let mut response = reply::typed(StatusCode::OK, media_type, rendered.bytes);
-        if let Some(coding) = rendered.coding.name() {
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+        let mut response = reply::of_type(StatusCode::OK, media_type, rendered.bytes);
+        if let Some(coding) = rendered.coding.header() {
+            response.headers_mut().insert(header::CONTENT_ENCODING, coding);
         }
         response
     };
