@@ -6,6 +6,7 @@
 //! further digest on the download path costs as much as the download.
 
 use std::fmt;
+use std::hash::Hash;
 use std::str::FromStr;
 
 use base64::Engine as _;
@@ -55,7 +56,7 @@ impl Algorithm {
 }
 
 /// A digest value with its algorithm.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest {
     algorithm: Algorithm,
     /// The value; bytes past the algorithm's length are zero.
@@ -137,6 +138,14 @@ impl Digest {
         // The text has room for two characters a byte, and they are ASCII.
         let _ = hex::encode_to_slice(self.bytes(), &mut text);
         String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// Of the bytes that count alone: the others are zero.
+impl Hash for Digest {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u8(self.algorithm as u8);
+        state.write(self.bytes());
     }
 }
 

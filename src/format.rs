@@ -23,11 +23,31 @@ use crate::package::{Package, Version};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BaseUrl(std::sync::Arc<str>);
 
+/// A base address in two parts that are not put together yet: the origin, and the path of the mount.
+#[derive(Clone, Copy, Debug)]
+pub struct BaseParts<'a>(pub &'a str, pub &'a str);
+
+/// Equal for all ways to cut one address in two, so that a key can be made without putting it together.
+impl Hash for BaseParts<'_> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write(self.0.as_bytes());
+        state.write(self.1.as_bytes());
+        // No address holds this byte.
+        state.write_u8(0xff);
+    }
+}
+
 impl BaseUrl {
     /// A base address; a trailing slash is dropped.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.trim_end_matches('/').into())
+    }
+
+    /// The address as parts.
+    #[must_use]
+    pub fn parts(&self) -> BaseParts<'_> {
+        BaseParts(&self.0, "")
     }
 
     /// The address, without a trailing slash.

@@ -35,6 +35,8 @@ use self::write::Sink;
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest, Digests};
 use crate::error::{Error, Result, Subject};
+use crate::http::HeaderValue;
+use crate::http::conditional::entity_tag;
 use crate::http::file::StoredFile;
 use crate::store::{Batch, Store};
 
@@ -151,7 +153,7 @@ struct Inner {
     behind: Behind,
     journal: Journal,
     frames: Arc<Frames>,
-    small: quick_cache::sync::Cache<Id, Bytes, SmallWeight>,
+    small: quick_cache::sync::Cache<Id, Small, SmallWeight>,
     open: OpenFiles,
     buffers: Arc<Buffers>,
     proved: Proved,
@@ -160,14 +162,21 @@ struct Inner {
     sessions: session::Sessions,
 }
 
+/// A blob in memory, with its entity tag as each answer says it.
+#[derive(Clone)]
+struct Small {
+    bytes: Bytes,
+    etag: HeaderValue,
+}
+
 /// What a blob in memory costs.
 #[derive(Clone)]
 struct SmallWeight;
 
-impl quick_cache::Weighter<Id, Bytes> for SmallWeight {
-    fn weight(&self, _: &Id, bytes: &Bytes) -> u64 {
+impl quick_cache::Weighter<Id, Small> for SmallWeight {
+    fn weight(&self, _: &Id, small: &Small) -> u64 {
         // An entry costs about this much besides its bytes.
-        bytes.len() as u64 + 200
+        small.bytes.len() as u64 + 300
     }
 }
 
@@ -284,22 +293,32 @@ impl Blobs {
     /// # Errors
     /// [`crate::error::Kind::Internal`] when the disk fails or a hosted blob is damaged.
     pub async fn read(&self, digest: &Digest) -> Result<Option<Blob>> {
-        let Some(id) = id_of(digest) else { return Ok(None) };
-        let Inner { small, open, index, clock, .. } = &*self.0;
-        let expected = index.touch(&id, clock);
-        if let Some(bytes) = small.get(&id) {
-            return Ok(Some(Blob::memory(*digest, bytes)));
+        if let Some(blob) = self.at_hand(digest) {
+            return Ok(Some(blob));
         }
-        if let Some(file) = open.get(&id, PROOF_HOLDS) {
+        let Some(id) = id_of(digest) else { return Ok(None) };
+        let Inner { open, index, .. } = &*self.0;
+        if let Some(file) = open.get(&id, PROOF_HOLDS).filter(|file| file.size() <= MEMORY_MOST_BYTES) {
             // Its second reader within a while; where memory is the better way, there will be more.
-            if file.size() <= MEMORY_MOST_BYTES {
-                let bytes = Box::pin(file.read_whole()).await.map_err(failed)?;
-                return self.keep_in_memory(id, digest, bytes).map(Some);
-            }
-            return Ok(Some(Blob::file(*digest, file, None)));
+            let bytes = Box::pin(file.read_whole()).await.map_err(failed)?;
+            return self.keep_in_memory(id, digest, bytes).map(Some);
         }
         // Boxed, so that the future of a hit is small.
-        Box::pin(self.read_file(id, digest, expected)).await
+        Box::pin(self.read_file(id, digest, index.get(&id).map(|(size, _)| size))).await
+    }
+
+    /// A blob that can be sent without waiting: it is in memory, or it is large and its file is open and proved.
+    /// `None` says nothing of whether there is one.
+    #[must_use]
+    pub fn at_hand(&self, digest: &Digest) -> Option<Blob> {
+        let id = id_of(digest)?;
+        let Inner { small, open, index, clock, .. } = &*self.0;
+        index.touch(&id, clock);
+        if let Some(Small { bytes, etag }) = small.get(&id) {
+            return Some(Blob::memory(*digest, bytes, etag));
+        }
+        let file = open.get(&id, PROOF_HOLDS).filter(|file| file.size() > MEMORY_MOST_BYTES)?;
+        Some(Blob::file(*digest, file, None))
     }
 
     /// As [`Blobs::read`], of what is neither in memory nor open.
@@ -341,10 +360,11 @@ impl Blobs {
 
     /// Takes a blob that is proved into memory.
     fn keep_in_memory(&self, id: Id, digest: &Digest, bytes: Bytes) -> Result<Blob> {
-        self.0.small.insert(id, bytes.clone());
+        let etag = entity_tag(digest, None);
+        self.0.small.insert(id, Small { bytes: bytes.clone(), etag: etag.clone() });
         self.0.open.forget(&id);
         self.unless_removed(&id)?;
-        Ok(Blob::memory(*digest, bytes))
+        Ok(Blob::memory(*digest, bytes, etag))
     }
 
     /// Drops what was just kept of a blob that is gone: whoever removed it may have done so before that was kept.
@@ -446,7 +466,7 @@ impl Blobs {
         if let Some(id) = id_of(digest)
             && bytes.len() as u64 <= self.0.config.small_limit_bytes
         {
-            self.0.small.insert(id, bytes);
+            self.0.small.insert(id, Small { bytes, etag: entity_tag(digest, None) });
         }
     }
 

@@ -23,9 +23,10 @@ use super::disk::failed;
 use super::{Blobs, Id, id_of};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind, Result, Subject};
+use crate::http::conditional::entity_tag;
 pub(super) use crate::http::file::{Buffers, CHUNK, read_some};
 use crate::http::file::{FileBody, StoredFile};
-use crate::http::{Body, ChunkStream};
+use crate::http::{Body, ChunkStream, HeaderValue};
 
 /// A blob at hand. Its file may be removed meanwhile; this handle still reads all of it.
 pub struct Blob {
@@ -35,14 +36,15 @@ pub struct Blob {
 }
 
 enum Source {
-    Memory(Bytes),
+    /// With its entity tag.
+    Memory(Bytes, HeaderValue),
     /// With what is left to prove before the bytes count as the blob's.
     File(Arc<StoredFile>, Option<Proof>),
 }
 
 impl Blob {
-    pub(super) fn memory(digest: Digest, bytes: Bytes) -> Self {
-        Self { digest, size: bytes.len() as u64, source: Source::Memory(bytes) }
+    pub(super) fn memory(digest: Digest, bytes: Bytes, etag: HeaderValue) -> Self {
+        Self { digest, size: bytes.len() as u64, source: Source::Memory(bytes, etag) }
     }
 
     pub(super) fn file(digest: Digest, file: Arc<StoredFile>, proof: Option<Proof>) -> Self {
@@ -73,11 +75,20 @@ impl Blob {
         self.size
     }
 
+    /// The entity tag of the whole content.
+    #[must_use]
+    pub fn etag(&self) -> HeaderValue {
+        match &self.source {
+            Source::Memory(_, etag) => etag.clone(),
+            Source::File(..) => entity_tag(&self.digest, None),
+        }
+    }
+
     /// The whole content, if it is small enough to be kept in memory.
     #[must_use]
     pub fn small(&self) -> Option<Bytes> {
         match &self.source {
-            Source::Memory(bytes) => Some(bytes.clone()),
+            Source::Memory(bytes, _) => Some(bytes.clone()),
             Source::File(..) => None,
         }
     }
@@ -91,7 +102,7 @@ impl Blob {
             return Err(Error::new(Kind::TooLarge, Subject::Blob).saying(format!("larger than {limit_bytes} bytes")));
         }
         match &self.source {
-            Source::Memory(bytes) => Ok(bytes.clone()),
+            Source::Memory(bytes, _) => Ok(bytes.clone()),
             Source::File(file, proof) => {
                 let bytes = file.read_whole().await.map_err(failed)?;
                 if let Some(proof) = proof {
@@ -108,7 +119,7 @@ impl Blob {
         let range = self.within(range);
         match self.source {
             // Both are at most the length of a slice.
-            Source::Memory(bytes) => {
+            Source::Memory(bytes, _) => {
                 Body::Bytes(bytes.slice(usize::try_from(range.start).unwrap_or(0)..usize::try_from(range.end).unwrap_or(0)))
             }
             Source::File(file, None) => Body::File(FileBody { file, range }),

@@ -206,6 +206,9 @@ impl Catalog {
     /// # Errors
     /// When the store fails.
     pub async fn head_in(&self, view: View, ecosystem: &str, name: &PackageName) -> Result<Option<Arc<Head>>> {
+        if let Some(known) = self.head_in_memory(view, ecosystem, name) {
+            return Ok(known);
+        }
         let key = view_key(view, ecosystem, name);
         let package = match self.0.names.get(&key) {
             Some(named) if named.name == *name => named.package,
@@ -218,6 +221,15 @@ impl Catalog {
                 None => Err(Error::internal(Subject::Store, format!("{ecosystem} name {name} leads to no package"))),
             },
         }
+    }
+
+    /// As [`Catalog::head_in`], if memory knows it.
+    #[must_use]
+    pub fn head_in_memory(&self, view: View, ecosystem: &str, name: &PackageName) -> Option<Option<Arc<Head>>> {
+        let named = self.0.names.get(&view_key(view, ecosystem, name)).filter(|named| named.name == *name)?;
+        let Some(id) = named.package else { return Some(None) };
+        let head = self.0.heads.get(&id).filter(|head| head.identity_generation == self.0.identity.generation())?;
+        Some(Some(head).filter(|head| view.shows(&head.package)))
     }
 
     /// Whether a name was among an owner's packages once, and is not now that its package is another owner's.
@@ -401,9 +413,8 @@ impl Catalog {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn file(&self, _grant: &Grant, head: &Head, file: &str) -> Result<Option<Arc<HostedFile>>> {
-        let key = PackageKey::of(&(head.package.id, head.package.generation, file));
-        if let Some(found) = self.0.files.get(&key) {
+    pub async fn file(&self, grant: &Grant, head: &Head, file: &str) -> Result<Option<Arc<HostedFile>>> {
+        if let Some(found) = self.file_in_memory(grant, head, file) {
             return Ok(found);
         }
         let row = Box::pin(FILES.get(&*self.0.store, file_key(head.package.id, file))).await?;
@@ -411,8 +422,14 @@ impl Catalog {
             let downloads = self.0.downloads.count(head.package.id, &version);
             Arc::new(HostedFile { version, file, downloads })
         });
-        self.0.files.insert(key, found.clone());
+        self.0.files.insert(hosted_key(head, file), found.clone());
         Ok(found)
+    }
+
+    /// As [`Catalog::file`], if memory knows it.
+    #[must_use]
+    pub fn file_in_memory(&self, _grant: &Grant, head: &Head, file: &str) -> Option<Option<Arc<HostedFile>>> {
+        self.0.files.get(&hosted_key(head, file))
     }
 
     /// The people who administer a package, for index documents.
@@ -747,8 +764,13 @@ impl Drop for Forgetting<'_> {
 }
 
 /// The key of a name in a view, for memory.
+/// The key of what a package holds in its present generation.
+fn hosted_key(head: &Head, what: impl std::hash::Hash) -> PackageKey {
+    PackageKey::of(&(head.package.id, head.package.generation, what))
+}
+
 fn view_key(view: View, ecosystem: &str, name: &PackageName) -> PackageKey {
-    PackageKey::new(ecosystem, name.as_str()).with(view)
+    PackageKey::of(&(ecosystem, name, view))
 }
 
 fn own_name_key(ecosystem: &str, name: &PackageName, owner: AccountId) -> Key {

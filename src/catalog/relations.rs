@@ -9,11 +9,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{BLOB_REFERENCES, Catalog, Head, VERSIONS, blob_key, package_key, version_key};
+use super::{BLOB_REFERENCES, Catalog, Head, VERSIONS, blob_key, hosted_key, package_key, version_key};
 use crate::access::Grant;
 use crate::digest::Digest;
 use crate::error::{Error, Result, Subject};
-use crate::name::PackageKey;
 use crate::package::{Content, PackageId, Version};
 use crate::store::Batch;
 use crate::store::table::{Key, KeyParts, Table};
@@ -71,16 +70,20 @@ impl Catalog {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn content(&self, _grant: &Grant, head: &Head, digest: &Digest) -> Result<Option<Arc<Content>>> {
-        let package = &head.package;
-        let key = PackageKey::new(&package.ecosystem, package.name.as_str()).with((package.id, package.generation, digest));
-        if let Some(found) = self.0.contents.get(&key) {
+    pub async fn content(&self, grant: &Grant, head: &Head, digest: &Digest) -> Result<Option<Arc<Content>>> {
+        if let Some(found) = self.content_in_memory(grant, head, digest) {
             return Ok(found);
         }
-        let rows = Box::pin(CONTENTS.scan(&*self.0.store, content_key(package.id, digest), None, 1)).await?;
+        let rows = Box::pin(CONTENTS.scan(&*self.0.store, content_key(head.package.id, digest), None, 1)).await?;
         let found = rows.into_iter().next().map(|(_, stored)| Arc::new(stored.value));
-        self.0.contents.insert(key, found.clone());
+        self.0.contents.insert(hosted_key(head, digest), found.clone());
         Ok(found)
+    }
+
+    /// As [`Catalog::content`], if memory knows it.
+    #[must_use]
+    pub fn content_in_memory(&self, _grant: &Grant, head: &Head, digest: &Digest) -> Option<Option<Arc<Content>>> {
+        self.0.contents.get(&hosted_key(head, digest))
     }
 
     /// The number of a live version that another one is a part of.

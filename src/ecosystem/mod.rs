@@ -17,7 +17,7 @@ use crate::format::BaseUrl;
 use crate::http::{Method, Response};
 use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{Package, Version};
-use crate::registry::{Call, Tagging};
+use crate::registry::{Call, Look, Tagging};
 
 pub mod maven;
 pub mod npm;
@@ -126,6 +126,12 @@ pub trait Ecosystem: Send + Sync {
 
     /// Answers a request below the mount.
     fn serve<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Response>>;
+
+    /// Answers a request to read something out of memory; `None` leaves it to [`Ecosystem::serve`], refusals too.
+    fn hit(&self, look: &Look<'_>) -> Option<Response> {
+        let _ = look;
+        None
+    }
 
     /// Whether a request brings its credentials in its body, so that a stale token in a header must not refuse it.
     fn signs_in(&self, method: &Method, path: &str) -> bool {

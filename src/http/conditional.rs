@@ -11,6 +11,25 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::{HeaderMap, HeaderValue, header};
 use crate::digest::{Algorithm, Digest};
 
+/// The entity tag of a representation: its digest, and the coding if it is not identity.
+#[must_use]
+pub fn entity_tag(digest: &Digest, coding: Option<&str>) -> HeaderValue {
+    let mut hex = [0; 32];
+    let length = digest.bytes().len().min(16);
+    // The slice has room for two characters a byte.
+    let _ = hex::encode_to_slice(&digest.bytes()[..length], &mut hex[..2 * length]);
+    let mut text = Vec::with_capacity(48);
+    text.push(b'"');
+    text.extend_from_slice(&hex[..2 * length]);
+    if let Some(coding) = coding {
+        text.push(b'-');
+        text.extend_from_slice(coding.as_bytes());
+    }
+    text.push(b'"');
+    // Hex, a dash and a coding's name are always a valid value.
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
 /// Whether `If-None-Match` names this entity tag, so that 304 is the answer.
 /// Uses the weak comparison, as the RFC asks for this header.
 #[must_use]

@@ -33,11 +33,17 @@ pub fn reason(response: &mut Response, text: &str) {
 /// A response of a given media type.
 #[must_use]
 pub fn typed(status: StatusCode, media_type: &'static str, body: impl Into<Body>) -> Response {
+    of_type(status, HeaderValue::from_static(media_type), body)
+}
+
+/// As [`typed`], with the header's value made before: making one looks at every byte.
+#[must_use]
+pub fn of_type(status: StatusCode, media_type: HeaderValue, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     // At once for all that follow, also the caller's.
     response.headers_mut().reserve(8);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, const { HeaderValue::from_static("nosniff") });
     response
 }

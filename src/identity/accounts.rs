@@ -132,12 +132,10 @@ impl Identity {
     /// # Errors
     /// When the store fails.
     pub async fn id_of(&self, login: &OwnerName) -> Result<Option<AccountId>> {
-        let generation = self.generation();
-        if let Some((known, id)) = self.logins.get(login)
-            && known == generation
-        {
+        if let Some(id) = self.id_in_memory(login) {
             return Ok(id);
         }
+        let generation = self.generation();
         let id = match self.account_by_login(login).await {
             Ok(account) => Some(account.id),
             Err(error) if error.kind() == Kind::NotFound => None,
@@ -145,6 +143,12 @@ impl Identity {
         };
         self.logins.insert(login.clone(), (generation, id));
         Ok(id)
+    }
+
+    /// As [`Identity::id_of`], if memory knows it.
+    #[must_use]
+    pub fn id_in_memory(&self, login: &OwnerName) -> Option<Option<AccountId>> {
+        self.logins.get(login).filter(|(known, _)| *known == self.generation()).map(|(_, id)| id)
     }
 
     /// Accounts of a kind by id, at most about `limit`, after the one given.

@@ -45,13 +45,32 @@ pub(super) enum Credentials {
 /// Reads the headers. `key` is the value of a header that an ecosystem's clients send a token in; `Authorization` goes
 /// before it, because a client that has both was told a stored password for this source and only a placeholder as key.
 pub(super) fn read(headers: &HeaderMap, key: Option<&HeaderValue>) -> Credentials {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let found = match (values.next(), values.next()) {
-        (Some(value), None) => authorization(value),
-        (Some(_), Some(_)) => None,
-        (None, _) => key.map_or(Some(Credentials::Absent), authorization),
+    let found = match said(headers, key) {
+        Said::Nothing => Some(Credentials::Absent),
+        Said::Once(value) => authorization(value),
+        Said::Twice => None,
     };
     found.unwrap_or(Credentials::Malformed)
+}
+
+/// What a request's headers say about who is asking, not yet taken apart.
+pub(super) enum Said<'a> {
+    /// Nothing.
+    Nothing,
+    /// This.
+    Once(&'a HeaderValue),
+    /// More than one thing.
+    Twice,
+}
+
+/// The value that is read for [`read`].
+pub(super) fn said<'a>(headers: &'a HeaderMap, key: Option<&'a HeaderValue>) -> Said<'a> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Said::Once(value),
+        (Some(_), Some(_)) => Said::Twice,
+        (None, _) => key.map_or(Said::Nothing, Said::Once),
+    }
 }
 
 fn authorization(value: &HeaderValue) -> Option<Credentials> {

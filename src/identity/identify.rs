@@ -18,10 +18,11 @@ use super::credentials::{self, Credentials};
 use super::record::{Account, Token};
 use super::tables::{self, ACCOUNTS, TOKEN_USES, TOKENS};
 use super::token::{Scopes, TokenHash};
-use super::{Config, Identity};
+use super::{Config, Identified, Identity};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::http::{HeaderMap, HeaderValue};
+use crate::name::PackageKey;
 use crate::package::TokenId;
 use crate::store::Batch;
 
@@ -31,11 +32,14 @@ const FLUSH_CHUNK: usize = 256;
 /// The remembered callers and the uses not yet written.
 pub(super) struct Callers {
     known: quick_cache::sync::Cache<TokenHash, Arc<Known>>,
+    /// By what the whole header said, so that a client that says the same again costs no decoding and no SHA-256. The key is a
+    /// keyed hash of 128 bits: no text of a token is held, and nobody outside can aim at a key.
+    said: quick_cache::sync::Cache<PackageKey, Arc<Said>>,
     uses: Mutex<HashMap<TokenHash, Arc<Use>>>,
     lifetime: Duration,
 }
 
-struct Known {
+pub(super) struct Known {
     generation: u64,
     /// By the wall clock, since a token's expiry is.
     until: Timestamp,
@@ -43,6 +47,13 @@ struct Known {
     deadline: Instant,
     caller: Arc<Caller>,
     noted: Arc<Use>,
+}
+
+/// What a header's value stands for.
+struct Said {
+    known: Arc<Known>,
+    /// The limits of the session that it is, and when that ends.
+    session: Option<(Arc<str>, Timestamp)>,
 }
 
 /// The last use of a token, in milliseconds since the epoch; zero for none in this process.
@@ -55,8 +66,9 @@ struct Use {
 impl Callers {
     pub(super) fn new(config: &Config) -> Self {
         let lifetime = Duration::from_secs(config.cache_seconds);
-        let known = quick_cache::sync::Cache::new(usize::try_from(config.cached_callers).unwrap_or(usize::MAX));
-        Self { known, uses: Mutex::default(), lifetime }
+        let most = usize::try_from(config.cached_callers).unwrap_or(usize::MAX);
+        let (known, said) = (quick_cache::sync::Cache::new(most), quick_cache::sync::Cache::new(most));
+        Self { known, said, uses: Mutex::default(), lifetime }
     }
 
     fn use_of(&self, hash: TokenHash, token: TokenId) -> Arc<Use> {
@@ -74,7 +86,53 @@ impl Callers {
     }
 }
 
+impl Known {
+    /// Whether it still stands for its caller.
+    fn holds(&self, generation: u64, now: Timestamp) -> bool {
+        self.generation == generation && now < self.until && Instant::now() < self.deadline
+    }
+
+    /// Its caller, who is using the token now.
+    fn used(&self, now: Timestamp) -> Arc<Caller> {
+        self.noted.seen.store(now.as_millis(), Ordering::Relaxed);
+        Arc::clone(&self.caller)
+    }
+}
+
 impl Identity {
+    /// Who asks, if memory knows the very words that the request says it with; `key` as for [`Identity::identify_with`].
+    /// Whether a session's word is taken, the caller says. `None` is no refusal: it leaves the request to the other functions.
+    ///
+    /// Nothing is remembered longer than by them: each entry ends with the generation it was read under.
+    #[must_use]
+    pub fn identify_in_memory(&self, headers: &HeaderMap, key: Option<&HeaderValue>, sessions: bool) -> Option<Identified> {
+        let said = match credentials::said(headers, key) {
+            credentials::Said::Nothing => return Some(Identified { caller: Caller::anonymous(), session: None }),
+            credentials::Said::Once(value) => self.callers.said.get(&said_key(value))?,
+            credentials::Said::Twice => return None,
+        };
+        let (now, generation) = (self.clock.now(), self.generation());
+        let session = match &said.session {
+            Some((limits, ends)) if sessions && now < *ends => Some(Arc::clone(limits)),
+            Some(_) => return None,
+            None => None,
+        };
+        said.known.holds(generation, now).then(|| Identified { caller: said.known.used(now), session })
+    }
+
+    /// Remembers what the headers say: whose token it is, or whose session with which limits and which end.
+    pub(super) fn remember_said(
+        &self,
+        headers: &HeaderMap,
+        key: Option<&HeaderValue>,
+        known: Arc<Known>,
+        session: Option<(Arc<str>, Timestamp)>,
+    ) {
+        if let credentials::Said::Once(value) = credentials::said(headers, key) {
+            self.callers.said.insert(said_key(value), Arc::new(Said { known, session }));
+        }
+    }
+
     /// The caller of a request, from its headers.
     ///
     /// No credentials are the anonymous caller. Credentials that do not hold are an
@@ -97,7 +155,11 @@ impl Identity {
             Credentials::Absent => Ok(Caller::anonymous()),
             // A session is for those who handed it out.
             Credentials::Malformed | Credentials::Session(_) => Err(refused()),
-            Credentials::Token(hash) => self.caller_of(hash).await,
+            Credentials::Token(hash) => {
+                let (caller, known) = self.caller_of(hash).await?;
+                self.remember_said(headers, key, known, None);
+                Ok(caller)
+            }
         }
     }
 
@@ -121,17 +183,13 @@ impl Identity {
         Ok(unwritten.len())
     }
 
-    pub(super) async fn caller_of(&self, hash: TokenHash) -> Result<Arc<Caller>> {
+    /// The caller of a token, and what is remembered of it.
+    pub(super) async fn caller_of(&self, hash: TokenHash) -> Result<(Arc<Caller>, Arc<Known>)> {
         let now = self.clock.now();
         // Read before the store is: what changes in between makes the entry stale, not wrong.
         let generation = self.generation();
-        if let Some(known) = self.callers.known.get(&hash)
-            && known.generation == generation
-            && now < known.until
-            && Instant::now() < known.deadline
-        {
-            known.noted.seen.store(now.as_millis(), Ordering::Relaxed);
-            return Ok(Arc::clone(&known.caller));
+        if let Some(known) = self.callers.known.get(&hash).filter(|known| known.holds(generation, now)) {
+            return Ok((known.used(now), known));
         }
         // Boxed, as all that a hit does not need, so that a request's future is small: it is moved several times.
         let (token, signed) = Box::pin(self.load(hash, now)).await.map_err(|error| match error.kind() {
@@ -142,9 +200,10 @@ impl Identity {
         noted.seen.store(now.as_millis(), Ordering::Relaxed);
         let until = now.plus(self.callers.lifetime).min(token.expires_at.unwrap_or(Timestamp::from_millis(i64::MAX)));
         let caller = Arc::new(Caller::Signed(signed));
-        let known = Known { generation, until, deadline: Instant::now() + self.callers.lifetime, caller: Arc::clone(&caller), noted };
-        self.callers.known.insert(hash, Arc::new(known));
-        Ok(caller)
+        let deadline = Instant::now() + self.callers.lifetime;
+        let known = Arc::new(Known { generation, until, deadline, caller: Arc::clone(&caller), noted });
+        self.callers.known.insert(hash, Arc::clone(&known));
+        Ok((caller, known))
     }
 
     async fn load(&self, hash: TokenHash, now: Timestamp) -> Result<(Token, Signed)> {
@@ -173,6 +232,10 @@ impl Identity {
             organisations: memberships.into_iter().map(|membership| (membership.organisation, membership.role)).collect(),
         })
     }
+}
+
+fn said_key(value: &HeaderValue) -> PackageKey {
+    PackageKey::of(&value.as_bytes())
 }
 
 /// One answer for every cause, so that a guess learns nothing.

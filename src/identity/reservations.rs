@@ -148,18 +148,23 @@ impl Identity {
     /// # Errors
     /// When the store fails.
     pub async fn reservations(&self) -> Result<Arc<Reservations>> {
-        let (generation, now) = (self.generation(), self.clock.now());
-        if let Some(known) = &*self.reservations.0.load()
-            && known.generation == generation
-            && now < known.until
-        {
-            return Ok(Arc::clone(&known.all));
+        if let Some(all) = self.reservations_in_memory() {
+            return Ok(all);
         }
+        let (generation, now) = (self.generation(), self.clock.now());
         let rows = Box::pin(RESERVATIONS.scan(&*self.store, Key::new(), None, ECOSYSTEMS_LIMIT)).await?;
         let all = Arc::new(Reservations(rows.into_iter().flat_map(|(_, stored)| stored.value).collect()));
         let until = now.plus(Duration::from_secs(self.config.cache_seconds));
         self.reservations.0.store(Some(Arc::new(Read { generation, until, all: Arc::clone(&all) })));
         Ok(all)
+    }
+
+    /// Every reservation, if memory knows them as they are now.
+    #[must_use]
+    pub fn reservations_in_memory(&self) -> Option<Arc<Reservations>> {
+        let (generation, now) = (self.generation(), self.clock.now());
+        let known = self.reservations.0.load();
+        known.as_ref().filter(|known| known.generation == generation && now < known.until).map(|known| Arc::clone(&known.all))
     }
 
     /// The reservations of an ecosystem, with the condition that they are still these.

@@ -20,7 +20,7 @@ use rand::TryRng as _;
 
 use super::caller::Caller;
 use super::credentials::{self, Credentials};
-use super::identify::refused;
+use super::identify::{Known, refused};
 use super::tables::{self, TOKENS_OF};
 use super::token::TokenHash;
 use super::tokens::hash_from;
@@ -102,9 +102,17 @@ impl Identity {
             Credentials::Session(text) if text == ANONYMOUS_SESSION => {
                 Ok(Identified { caller: Caller::anonymous(), session: Some(Arc::from("")) })
             }
-            Credentials::Session(text) => Box::pin(self.caller_in_session(&text)).await,
+            Credentials::Session(text) => {
+                let (caller, known, (limits, ends)) = Box::pin(self.caller_in_session(&text)).await?;
+                self.remember_said(headers, None, known, Some((Arc::clone(&limits), ends)));
+                Ok(Identified { caller, session: Some(limits) })
+            }
             // Not by way of `identify`, which would read and hash the token once more.
-            Credentials::Token(hash) => Ok(Identified { caller: self.caller_of(hash).await?, session: None }),
+            Credentials::Token(hash) => {
+                let (caller, known) = self.caller_of(hash).await?;
+                self.remember_said(headers, None, known, None);
+                Ok(Identified { caller, session: None })
+            }
             Credentials::Absent => Ok(Identified { caller: Caller::anonymous(), session: None }),
             Credentials::Malformed => Err(refused()),
         }
@@ -116,7 +124,8 @@ impl Identity {
         matches!(credentials::read(headers, None), Credentials::Session(_))
     }
 
-    async fn caller_in_session(&self, text: &str) -> Result<Identified> {
+    /// The caller whose session a text is, what is remembered of the caller, and the session's limits and end.
+    async fn caller_in_session(&self, text: &str) -> Result<(Arc<Caller>, Arc<Known>, (Arc<str>, Timestamp))> {
         let bytes = text.strip_prefix(PREFIX).and_then(|text| BASE64.decode(text).ok()).ok_or_else(refused)?;
         let end = bytes.len().checked_sub(MAC_BYTES).filter(|end| *end >= HEAD_BYTES).ok_or_else(refused)?;
         let (signed, mac) = bytes.split_at(end);
@@ -128,7 +137,8 @@ impl Identity {
         }
         let limits = std::str::from_utf8(&signed[HEAD_BYTES..]).map_err(|_| refused())?;
         let hash = self.token_hash(AccountId(number(0)), TokenId(number(8))).await?;
-        Ok(Identified { caller: self.caller_of(hash).await?, session: Some(Arc::from(limits)) })
+        let (caller, known) = self.caller_of(hash).await?;
+        Ok((caller, known, (Arc::from(limits), ends)))
     }
 
     async fn token_hash(&self, user: AccountId, token: TokenId) -> Result<TokenHash> {

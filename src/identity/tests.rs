@@ -383,6 +383,34 @@ async fn a_session_stands_for_its_token_and_ends_with_it() {
 }
 
 #[tokio::test]
+async fn memory_knows_the_words_of_a_caller_as_long_as_they_hold() {
+    let f = fixture();
+    let ann = f.user("ann").await;
+    let (token, text) = f.token(ann, None).await;
+    let session = f.identity.open_session(f.caller(&text).await.unwrap().signed().unwrap(), "for this").unwrap();
+    let (own, session) = (bearer(text.expose()), bearer(&session));
+    let known = |headers: &HeaderMap, sessions| f.identity.identify_in_memory(headers, None, sessions);
+    assert!(matches!(*known(&HeaderMap::new(), false).unwrap().caller, Caller::Anonymous));
+    assert!(known(&session, true).is_none() && known(&bearer("pkh_x"), true).is_none(), "nobody said so before");
+    f.identity.identify_session(&session).await.unwrap();
+    for sessions in [true, false] {
+        let found = known(&own, sessions).unwrap();
+        assert_eq!((found.caller.id(), found.session), (Some(ann), None));
+    }
+    assert_eq!(known(&session, true).unwrap().session.as_deref(), Some("for this"));
+    assert!(known(&session, false).is_none(), "a session is for those who handed it out");
+    let mut twice = own.clone();
+    twice.append(header::AUTHORIZATION, own[header::AUTHORIZATION].clone());
+    assert!(known(&twice, true).is_none());
+    f.clock.advance(Duration::from_secs(3600));
+    assert!(known(&own, true).is_none() && known(&session, true).is_none());
+    f.identity.identify(&own).await.unwrap();
+    assert!(known(&own, true).is_some() && known(&session, true).is_none());
+    f.identity.revoke_token(ann, token.id).await.unwrap();
+    assert!(known(&own, true).is_none());
+}
+
+#[tokio::test]
 async fn a_session_cannot_be_changed_or_made_up() {
     let f = fixture();
     let ann = f.user("ann").await;

@@ -67,7 +67,7 @@ pub struct Notes {
     /// The canonical package name, once the caller may know of it.
     pub package: Option<PackageName>,
     /// The file or version.
-    pub item: Option<String>,
+    pub item: Option<Arc<str>>,
     /// Where the answer came from, in one word.
     pub verdict: Option<&'static str>,
     /// The error's kind and its causes, for the log alone.

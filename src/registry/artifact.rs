@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _};
 
-use super::{Plan, Registry, entity_tag};
+use super::{Plan, Registry};
 use crate::access::Grant;
 use crate::archive::Limits;
 use crate::blob::{Blob, Spool};
@@ -18,7 +18,7 @@ use crate::catalog::{Head, HostedFile};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::{Ask, Document, Promise};
-use crate::http::conditional::{self, Part};
+use crate::http::conditional::{self, Part, entity_tag};
 use crate::http::{Body, HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, reply};
 use crate::name::PackageKey;
 use crate::upstream::artifact::Wanted;
@@ -75,7 +75,7 @@ impl Registry {
     /// # Errors
     /// [`Kind::NotFound`] when no source has it, and an upstream's failures.
     pub async fn artifact<D: Document>(&self, grant: &Grant, plan: &Plan, file: &str) -> Result<Artifact> {
-        if let Some(artifact) = self.at_hand(grant, plan, file, D::is_download(file)).await? {
+        if let Some(artifact) = self.stored(grant, plan, file, D::is_download(file)).await? {
             return Ok(artifact);
         }
         // Boxed, so that the future of a hit is small.
@@ -87,7 +87,7 @@ impl Registry {
     /// # Errors
     /// [`Kind::NotFound`] when no source has it, and an upstream's failures.
     pub async fn artifact_at(&self, grant: &Grant, plan: &Plan, file: &str, location: &Location<'_>) -> Result<Artifact> {
-        if let Some(artifact) = self.at_hand(grant, plan, file, location.is_download).await? {
+        if let Some(artifact) = self.stored(grant, plan, file, location.is_download).await? {
             return Ok(artifact);
         }
         Box::pin(self.fetch_file_at(grant, plan, file, location)).await
@@ -112,8 +112,37 @@ impl Registry {
         Ok(Some((row, Artifact { downloads, ..whole(blob, Verdict::Hosted) })))
     }
 
+    /// As [`Registry::artifact`] and its like, if it can be sent without waiting; whether fetching it is a download of its version
+    /// the format says.
+    #[must_use]
+    pub fn artifact_at_hand(&self, grant: &Grant, plan: &Plan, file: &str, is_download: bool) -> Option<Artifact> {
+        if let Some(head) = plan.head()
+            && let Some(row) = self.catalog.file_in_memory(grant, head, file)?
+        {
+            return self.hosted_at_hand(&row, is_download);
+        }
+        // Whether the first upstream keeps it must be known before another one's may be sent.
+        let kept = self.fetcher.kept_in_memory(plan.upstreams().first()?, grant.name(), file)?;
+        let blob = self.blobs.at_hand(&kept.digest).filter(|blob| blob.size() == kept.size)?;
+        Some(whole(blob, Verdict::Hit))
+    }
+
+    /// As [`Registry::hosted_file`], if it can be sent without waiting.
+    #[must_use]
+    pub fn hosted_file_at_hand(&self, grant: &Grant, head: &Head, file: &str, is_download: bool) -> Option<(Arc<HostedFile>, Artifact)> {
+        let row = self.catalog.file_in_memory(grant, head, file)??;
+        let artifact = self.hosted_at_hand(&row, is_download)?;
+        Some((row, artifact))
+    }
+
+    fn hosted_at_hand(&self, row: &HostedFile, is_download: bool) -> Option<Artifact> {
+        let blob = self.blobs.at_hand(&row.file.sha256)?;
+        let downloads = is_download.then(|| Arc::clone(&row.downloads));
+        Some(Artifact { downloads, ..whole(blob, Verdict::Hosted) })
+    }
+
     /// A file that is hosted or kept; whether fetching it is a download of its version the format says.
-    async fn at_hand(&self, grant: &Grant, plan: &Plan, file: &str, is_download: bool) -> Result<Option<Artifact>> {
+    async fn stored(&self, grant: &Grant, plan: &Plan, file: &str, is_download: bool) -> Result<Option<Artifact>> {
         if let Some(head) = plan.head()
             && let Some((_, artifact)) = self.hosted_file(grant, head, file, is_download).await?
         {
@@ -405,11 +434,5 @@ impl Content {
 }
 
 pub(super) fn whole(blob: Blob, verdict: Verdict) -> Artifact {
-    Artifact {
-        size: Some(blob.size()),
-        etag: Some(entity_tag(blob.digest(), None)),
-        content: Content::Blob(blob),
-        verdict,
-        downloads: None,
-    }
+    Artifact { size: Some(blob.size()), etag: Some(blob.etag()), content: Content::Blob(blob), verdict, downloads: None }
 }

@@ -56,6 +56,16 @@ impl Registry {
         Ok(whole(blob, Verdict::Hosted))
     }
 
+    /// As [`Registry::content`], of a live package and if it can be sent without waiting.
+    #[must_use]
+    pub fn content_at_hand(&self, grant: &Grant, head: &Head, digest: &Digest) -> Option<Artifact> {
+        if head.package.deleted_at.is_some() {
+            return None;
+        }
+        let content = self.catalog.content_in_memory(grant, head, digest)??;
+        self.blobs.at_hand(content.blob()).map(|blob| whole(blob, Verdict::Hosted))
+    }
+
     /// As [`Registry::content`], for a client that asks whether it is there and may then name it in a version:
     /// for a while it can, also when what held the content is deleted in between.
     ///

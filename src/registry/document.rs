@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Parsed, Plan, Registry, entity_tag};
+use super::{Parsed, Plan, Registry};
 use crate::access::Grant;
 use crate::catalog::Head;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
-use crate::format::{Ask, BaseUrl, Document, Guide, Hosted};
+use crate::format::{Ask, BaseParts, BaseUrl, Document, Guide, Hosted};
 use crate::http::HeaderValue;
+use crate::http::conditional::entity_tag;
 use crate::http::negotiate::Coding;
 use crate::name::{PackageKey, PackageName};
 use crate::package::{Package, Version};
@@ -79,8 +80,37 @@ impl Kept {
         }
     }
 
-    pub(super) fn weight(&self) -> u32 {
-        u32::try_from(self.bytes.len() + 256).unwrap_or(u32::MAX)
+    fn rendered(&self, verdict: Verdict) -> Rendered {
+        Rendered { bytes: self.bytes.clone(), etag: self.etag.clone(), coding: self.coding, verdict }
+    }
+}
+
+/// Documents that were rendered a while ago. A look takes 50 ns, where one of moka takes 100 to 600.
+pub(super) type RenderedCache = quick_cache::sync::Cache<PackageKey, Arc<Kept>, KeptWeight>;
+
+/// What a rendered document costs.
+#[derive(Clone)]
+pub(super) struct KeptWeight;
+
+impl quick_cache::Weighter<PackageKey, Arc<Kept>> for KeptWeight {
+    fn weight(&self, _: &PackageKey, kept: &Arc<Kept>) -> u64 {
+        // An entry costs about this much besides its bytes.
+        kept.bytes.len() as u64 + 300
+    }
+}
+
+/// Room for so many bytes of rendered documents.
+pub(super) fn rendered_cache(bytes: u64) -> RenderedCache {
+    // A guess at how many there will be; only the weight is a limit. A document must fit into one part of the cache, so that
+    // there are few, however many cores there are.
+    let expected = usize::try_from(bytes / (32 << 10)).unwrap_or(usize::MAX).max(1);
+    let options = quick_cache::OptionsBuilder::new().estimated_items_capacity(expected).weight_capacity(bytes).shards(4).build();
+    match options {
+        Ok(options) => {
+            let (hasher, lifecycle) = (quick_cache::DefaultHashBuilder::default(), quick_cache::sync::DefaultLifecycle::default());
+            quick_cache::sync::Cache::with_options(options, KeptWeight, hasher, lifecycle)
+        }
+        Err(_) => quick_cache::sync::Cache::with_weighter(expected, bytes, KeptWeight),
     }
 }
 
@@ -183,15 +213,42 @@ impl Registry {
 
     async fn render_from<D: Document>(&self, topic: Topic<'_, D>, form: D::Form, at: &BaseUrl, coding: Coding) -> Result<Rendered> {
         let sources = self.gather::<D>(topic, Need::Usual).await?;
-        let key = rendered_key(topic, &sources, form, at, coding);
-        let kept = if let Some(kept) = self.rendered.get(&key).await {
+        let key = rendered_key(topic, &sources, form, at.parts(), coding);
+        let kept = if let Some(kept) = self.rendered.get(&key) {
             kept
         } else {
             let render = async { self.render::<D>(topic, &sources, form, at, coding).await.map(Arc::new) };
             // Boxed, so that the future of a hit is small.
-            Box::pin(self.rendered.try_get_with(key, render)).await.map_err(|error: Arc<Error>| error.repeat())?
+            Box::pin(self.rendered.get_or_insert_async(&key, render)).await?
         };
-        Ok(Rendered { bytes: kept.bytes.clone(), etag: kept.etag.clone(), coding: kept.coding, verdict: sources.verdict })
+        Ok(kept.rendered(sources.verdict))
+    }
+
+    /// As [`Registry::document`], if it was rendered and nothing needs to be asked whether it is still the same.
+    #[must_use]
+    pub fn document_in_memory<D: Document>(
+        &self,
+        topic: Topic<'_, D>,
+        form: D::Form,
+        at: BaseParts<'_>,
+        coding: Coding,
+    ) -> Option<Rendered> {
+        let sources = self.sources_in_memory::<D>(topic)?;
+        let kept = self.rendered.get(&rendered_key(topic, &sources, form, at, coding))?;
+        Some(kept.rendered(sources.verdict))
+    }
+
+    /// As `gather`, where memory knows it: with more than one upstream it takes more to find the one that keeps the name.
+    fn sources_in_memory<D: Document>(&self, topic: Topic<'_, D>) -> Option<Sources> {
+        let hosted = topic.plan.head().cloned();
+        let upstream = match topic.plan.upstreams() {
+            [] => return hosted.is_some().then_some(Sources { hosted, upstream: None, verdict: Verdict::Hosted }),
+            [upstream] if D::Guide::ask().is_none() => upstream,
+            _ => return None,
+        };
+        let ask = D::ask(topic.grant.name(), topic.part, &D::Guide::default());
+        let body = self.fetcher.fresh_in_memory(upstream, &ask.path)?.body?;
+        Some(Sources { hosted, upstream: Some(Found { upstream: Arc::clone(upstream), ask, body }), verdict: Verdict::Hit })
     }
 
     /// Finds out which sources there are, asking upstreams as their lifetimes say.
@@ -364,11 +421,11 @@ fn weight(size: u64) -> u32 {
     u32::try_from(size.saturating_mul(5) / 4 + 512).unwrap_or(u32::MAX)
 }
 
-fn rendered_key<D: Document>(topic: Topic<'_, D>, sources: &Sources, form: D::Form, at: &BaseUrl, coding: Coding) -> PackageKey {
+fn rendered_key<D: Document>(topic: Topic<'_, D>, sources: &Sources, form: D::Form, at: BaseParts<'_>, coding: Coding) -> PackageKey {
     let generation = sources.hosted.as_ref().map(|head| (head.package.id, head.package.generation));
     let body = sources.upstream.as_ref().map(|found| (found.upstream.identity(), found.body.digest));
     let kind = (TypeId::of::<D>(), topic.part, form);
-    PackageKey::new(topic.grant.ecosystem(), topic.grant.name().as_str()).with((kind, generation, body, at, coding))
+    PackageKey::of(&(topic.grant.ecosystem(), topic.grant.name(), kind, generation, body, at, coding))
 }
 
 fn parsed_key<D: Document>(name: &PackageName, part: &D::Part, digest: &Digest) -> PackageKey {

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
+use crate::http::conditional::entity_tag;
 use crate::http::{HeaderMap, HeaderValue, Method, Upload};
 use crate::identity::{Caller, Identity};
 use crate::name::{OwnerName, PackageKey, PackageName};
@@ -35,6 +36,7 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod histories;
 pub mod listing;
+pub mod look;
 pub mod publish;
 pub mod relay;
 pub mod removal;
@@ -48,6 +50,7 @@ pub use artifact::{Artifact, Content, Location};
 pub use content::Needs;
 pub use document::{Rendered, Topic};
 pub use family::{Tagging, Untagged};
+pub use look::{Look, NamedFile};
 pub use settings::Settings;
 pub use source::Plan;
 
@@ -55,6 +58,8 @@ pub use source::Plan;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Memory for request paths that were read a while ago.
+    pub route_cache_bytes: u64,
     /// Memory for rendered and compressed documents.
     pub rendered_cache_bytes: u64,
     /// Memory for documents that are cut but not rendered.
@@ -84,6 +89,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            route_cache_bytes: 8 << 20,
             rendered_cache_bytes: 256 << 20,
             parsed_cache_bytes: 128 << 20,
             large_documents_at_once: 2,
@@ -112,10 +118,12 @@ pub struct Registry {
     blobs: Blobs,
     fetcher: Fetcher,
     /// Upstreams of each ecosystem, in order.
-    upstreams: HashMap<String, Vec<Arc<Upstream>>>,
+    upstreams: Vec<(String, Vec<Arc<Upstream>>)>,
     hooks: Hooks,
     clock: Clock,
-    rendered: moka::future::Cache<PackageKey, Arc<document::Kept>>,
+    /// Paths that were read a while ago.
+    routes: look::Routes,
+    rendered: document::RenderedCache,
     parsed: moka::future::Cache<PackageKey, Parsed>,
     large_documents: Arc<tokio::sync::Semaphore>,
     /// Which upstream the files of a version came from, where no index says so.
@@ -198,6 +206,25 @@ pub enum Keeping {
 }
 
 impl Call<'_> {
+    /// As [`Registry::lifetime`].
+    #[must_use]
+    pub fn lifetime(&self, plan: &Plan, keeping: Keeping) -> HeaderValue {
+        self.registry.lifetime(plan, keeping)
+    }
+
+    /// As [`Registry::is_private`].
+    #[must_use]
+    pub fn is_private(&self, plan: &Plan) -> bool {
+        self.registry.is_private(plan)
+    }
+
+    /// Notes for the log line how the answer was come by.
+    pub fn note_verdict(&self, verdict: Verdict) {
+        self.trace.note(|notes| notes.verdict = Some(verdict.word()));
+    }
+}
+
+impl Registry {
     /// The `Cache-Control` of an answer made from these sources.
     #[must_use]
     pub fn lifetime(&self, plan: &Plan, keeping: Keeping) -> HeaderValue {
@@ -215,26 +242,15 @@ impl Call<'_> {
     /// Whether a shared cache on the way must not keep an answer: it would give it to those who may not read it.
     #[must_use]
     pub fn is_private(&self, plan: &Plan) -> bool {
-        let nobody_may_proxy = !plan.upstreams().is_empty() && !self.registry.access().anonymous_proxy;
+        let nobody_may_proxy = !plan.upstreams().is_empty() && !self.access.anonymous_proxy;
         nobody_may_proxy || plan.head().is_some_and(|head| head.policy.visibility() != Visibility::Public)
     }
 
-    /// Notes for the log line how the answer was come by.
-    pub fn note_verdict(&self, verdict: Verdict) {
-        self.trace.note(|notes| notes.verdict = Some(verdict.word()));
-    }
-}
-
-impl Registry {
     /// Assembles the engine.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { config, access, catalog, identity, blobs, fetcher, upstreams, hooks, clock } = parts;
-        let rendered = moka::future::Cache::builder()
-            .max_capacity(config.rendered_cache_bytes)
-            .weigher(|_, kept: &Arc<document::Kept>| kept.weight())
-            .time_to_idle(std::time::Duration::from_secs(3600))
-            .build();
+        let rendered = document::rendered_cache(config.rendered_cache_bytes);
         let parsed = moka::future::Cache::builder()
             .max_capacity(config.parsed_cache_bytes)
             .weigher(|_, parsed: &Parsed| parsed.weight)
@@ -249,15 +265,16 @@ impl Registry {
             .build();
         let turns = std::iter::repeat_with(tokio::sync::Mutex::default).take(256).collect();
         Self {
-            config,
             access,
             catalog,
             identity,
             blobs,
             fetcher,
-            upstreams,
+            // A few, which are found faster one by one than by a hash.
+            upstreams: upstreams.into_iter().collect(),
             hooks,
             clock,
+            routes: look::Routes::new(config.route_cache_bytes),
             rendered,
             parsed,
             large_documents,
@@ -267,6 +284,7 @@ impl Registry {
             shown: content::shown(),
             publics: listing::Publics::new(100),
             turns,
+            config,
         }
     }
 
@@ -321,7 +339,7 @@ impl Registry {
     /// The upstreams of an ecosystem, in order.
     #[must_use]
     pub fn upstreams(&self, ecosystem: &str) -> &[Arc<Upstream>] {
-        self.upstreams.get(ecosystem).map_or(&[], Vec::as_slice)
+        self.upstreams.iter().find(|(of, _)| of == ecosystem).map_or(&[], |(_, upstreams)| upstreams)
     }
 
     /// Every upstream of every ecosystem.
@@ -357,36 +375,59 @@ impl Registry {
         let merges = reservations.find(ecosystem, name).map(|reservation| reservation.merge);
         // A hosted name is not asked for upstream in the view of an owner who does not have it either.
         let elsewhere = head.is_none() && view != View::Root && self.is_known(view, ecosystem, name).await?;
+        let plan = self.plan(head, merges, ecosystem, name, elsewhere);
+        let error = match self.decide(&plan, ecosystem, caller, name, action) {
+            Ok(grant) => return Ok((plan, grant)),
+            Err(error) => error,
+        };
+        let hidden = match &plan {
+            Plan::Hosted(_) | Plan::Merged(..) => true,
+            Plan::Proxied(_) => false,
+            Plan::Nowhere => elsewhere,
+        };
+        if error.kind() == Kind::NotFound {
+            // What the caller would hear of a name that nobody hosts. Where that is not
+            // «not found», a hidden package must not answer «not found» either.
+            access::grant_upstream(caller, ecosystem, name, action, self.access.anonymous_proxy)?;
+            if hidden && merges.is_none() {
+                Box::pin(self.pretend_absent(ecosystem, name)).await?;
+            }
+        }
+        Err(error)
+    }
+
+    /// Where a name comes from. `elsewhere` says that it is hosted where the caller's view does not show it.
+    fn plan(&self, head: Option<Arc<Head>>, merges: Option<bool>, ecosystem: &str, name: &PackageName, elsewhere: bool) -> Plan {
         let upstreams = if elsewhere { &[] } else { self.upstreams(ecosystem) };
-        let plan = Plan::new(head, merges, upstreams, name);
-        // What the caller would hear of a name that nobody hosts. Where that is not
-        // «not found», a hidden package must not answer «not found» either.
-        let unhosted = || access::grant_upstream(caller, ecosystem, name, action, self.access.anonymous_proxy);
-        let grant = match &plan {
+        Plan::new(head, merges, upstreams, name)
+    }
+
+    /// Whether the caller may do this with a name that has these sources. «Not found» is the answer for what is hidden,
+    /// deleted or nowhere.
+    fn decide(&self, plan: &Plan, ecosystem: &'static str, caller: &Caller, name: &PackageName, action: Action) -> Result<Grant> {
+        let absent = || Error::not_found(Subject::Package);
+        match plan {
             Plan::Hosted(head) | Plan::Merged(head, _) => {
                 let target = Target { ecosystem, name, package: Some(head.package.id) };
-                match access::grant(caller, target, &head.policy, action) {
-                    Ok(grant) if head.package.deleted_at.is_none() => grant,
-                    Err(error) if error.kind() != Kind::NotFound => return Err(error),
-                    _ => {
-                        unhosted()?;
-                        if merges.is_none() {
-                            Box::pin(self.pretend_absent(ecosystem, name)).await?;
-                        }
-                        return Err(Error::not_found(Subject::Package));
-                    }
-                }
+                let grant = access::grant(caller, target, &head.policy, action)?;
+                if head.package.deleted_at.is_none() { Ok(grant) } else { Err(absent()) }
             }
-            Plan::Proxied(_) => unhosted()?,
-            Plan::Nowhere => {
-                unhosted()?;
-                if elsewhere && merges.is_none() {
-                    Box::pin(self.pretend_absent(ecosystem, name)).await?;
-                }
-                return Err(Error::not_found(Subject::Package));
-            }
-        };
-        Ok((plan, grant))
+            Plan::Proxied(_) => access::grant_upstream(caller, ecosystem, name, action, self.access.anonymous_proxy),
+            Plan::Nowhere => Err(absent()),
+        }
+    }
+
+    /// As [`Registry::grant_in`] to read, if memory holds all that it takes and the caller has the right.
+    #[must_use]
+    pub fn read_grant_in_memory(&self, view: View, ecosystem: &'static str, caller: &Caller, name: &PackageName) -> Option<(Plan, Grant)> {
+        let head = self.catalog.head_in_memory(view, ecosystem, name)?;
+        if head.is_none() && view != View::Root {
+            return None;
+        }
+        let merges = self.identity.reservations_in_memory()?.find(ecosystem, name).map(|reservation| reservation.merge);
+        let plan = self.plan(head, merges, ecosystem, name, false);
+        let grant = self.decide(&plan, ecosystem, caller, name, Action::Read).ok()?;
+        Some((plan, grant))
     }
 
     /// Whether a name that an owner's view does not have was hosted in it once, or is in the root view.
@@ -434,23 +475,4 @@ impl Registry {
 #[must_use]
 pub fn tag_of(bytes: &[u8]) -> HeaderValue {
     entity_tag(&Digest::sha256(bytes), None)
-}
-
-/// The entity tag of a representation: its digest, and the coding if it is not identity.
-#[must_use]
-pub fn entity_tag(digest: &Digest, coding: Option<&str>) -> HeaderValue {
-    let mut hex = [0; 32];
-    let length = digest.bytes().len().min(16);
-    // The slice has room for two characters a byte.
-    let _ = hex::encode_to_slice(&digest.bytes()[..length], &mut hex[..2 * length]);
-    let mut text = Vec::with_capacity(48);
-    text.push(b'"');
-    text.extend_from_slice(&hex[..2 * length]);
-    if let Some(coding) = coding {
-        text.push(b'-');
-        text.extend_from_slice(coding.as_bytes());
-    }
-    text.push(b'"');
-    // Hex, a dash and a coding's name are always a valid value.
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }

@@ -32,6 +32,7 @@ use crate::store::redb::Redb;
 pub mod answer;
 pub mod config;
 pub mod connection;
+mod hit;
 pub mod origin;
 pub mod router;
 pub mod sendfile;

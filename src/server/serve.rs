@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::State;
 use super::answer::{Answer, Line};
+use super::hit;
 use super::origin::{self, Origin, Setting};
 use super::router::{self, Located};
 use super::sendfile::Lane;
@@ -61,8 +63,23 @@ pub async fn serve(
     lane: Option<&Arc<Lane>>,
     failed_logins: &FailedLogins,
 ) -> http::Response<Answer> {
+    match begin(state, request, (peer, tls), lane, failed_logins) {
+        Ok(answer) => answer,
+        Err(work) => work.await,
+    }
+}
+
+/// Answers out of memory, or gives back the work that waits for something: a function of its own, so that the future that hyper
+/// moves about, several times with HTTP/2, holds the request and no more.
+fn begin<'a>(
+    state: &'a State,
+    request: hyper::Request<Incoming>,
+    (peer, tls): (SocketAddr, bool),
+    lane: Option<&'a Arc<Lane>>,
+    failed_logins: &'a FailedLogins,
+) -> std::result::Result<http::Response<Answer>, BoxFuture<'a, http::Response<Answer>>> {
     let started = Instant::now();
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let trace = Trace::default();
     let setting = Setting {
         public_url: state.public_url.as_deref(),
@@ -71,12 +88,36 @@ pub async fn serve(
         peer: peer.ip(),
         tls,
     };
-    let body = Upload::incoming(body, &parts.headers, Duration::from_secs(state.config.body_seconds));
-    let tries = trace.tries().clone();
     let (response, client) = match origin::origin(&parts.headers, &parts.uri, &setting) {
         Err(error) => (plain_error(&error), peer.ip()),
-        Ok(origin) => (tries.clone().counting(answer(state, &parts, body, &origin, &trace, failed_logins)).await, origin.client),
+        Ok(origin) => {
+            let Some(response) = hit::hit(state, &parts, &origin, &trace) else {
+                let Origin { url, host, client } = origin;
+                let (url, host) = (url.into_owned(), host.to_owned());
+                let work = async move {
+                    let body = Upload::incoming(body, &parts.headers, Duration::from_secs(state.config.body_seconds));
+                    let origin = Origin { url: url.into(), host: &host, client };
+                    let work = answer(state, &parts, body, &origin, &trace, failed_logins);
+                    let response = trace.tries().clone().counting(work).await;
+                    finish(response, parts, (client, started), trace, lane)
+                };
+                return Err(work.boxed());
+            };
+            (response, origin.client)
+        }
     };
+    Ok(finish(response, parts, (client, started), trace, lane))
+}
+
+/// The answer with all that its log line says.
+fn finish(
+    response: Response,
+    mut parts: request::Parts,
+    (client, started): (IpAddr, Instant),
+    trace: Trace,
+    lane: Option<&Arc<Lane>>,
+) -> http::Response<Answer> {
+    let tries = trace.tries().clone();
     let line = Line {
         client,
         method: parts.method,
@@ -157,7 +198,7 @@ async fn rest_answer(
     rest::serve(registry, (&origin.url, origin.client), caller, parts, path, body).await
 }
 
-fn note_caller(trace: &Trace, caller: &Arc<Caller>) {
+pub(super) fn note_caller(trace: &Trace, caller: &Arc<Caller>) {
     if !matches!(**caller, Caller::Anonymous) {
         let shown: Arc<dyn Display + Send + Sync> = Arc::<Caller>::clone(caller);
         trace.note(|notes| notes.caller = Some(shown));

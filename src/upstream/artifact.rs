@@ -72,14 +72,19 @@ impl Fetcher {
     /// # Errors
     /// When the cache's store fails.
     pub async fn kept(&self, upstream: &Upstream, name: &PackageName, file: &str) -> Result<Option<Arc<KeptFile>>> {
-        let key = file_key(upstream, name, file);
-        if let Some(kept) = self.0.files.get(&key) {
+        if let Some(kept) = self.kept_in_memory(upstream, name, file) {
             return Ok(Some(kept));
         }
         let Some(stored) = Box::pin(FILES.get(&*self.0.store, row_key(upstream, name, file))).await? else { return Ok(None) };
         let kept = Arc::new(stored.value);
-        self.0.files.insert(key, Arc::clone(&kept));
+        self.0.files.insert(file_key(upstream, name, file), Arc::clone(&kept));
         Ok(Some(kept))
+    }
+
+    /// As [`Fetcher::kept`], if memory knows of it.
+    #[must_use]
+    pub fn kept_in_memory(&self, upstream: &Upstream, name: &PackageName, file: &str) -> Option<Arc<KeptFile>> {
+        self.0.files.get(&file_key(upstream, name, file))
     }
 
     /// Forgets a kept file whose blob turned out to be gone.

@@ -141,6 +141,9 @@ impl Upstream {
     /// Whether all names under a host of this server, as the client named it, are this upstream's.
     #[must_use]
     pub fn is_mirrored_at(&self, host: &str) -> bool {
+        if self.mirrors.is_empty() {
+            return false;
+        }
         let bare = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit())).map_or(host, |(bare, _)| bare);
         self.mirrors.iter().any(|mirror| mirror.eq_ignore_ascii_case(host) || mirror.eq_ignore_ascii_case(bare))
     }

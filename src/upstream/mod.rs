@@ -247,6 +247,14 @@ impl Fetcher {
         }
     }
 
+    /// What memory knows of a document, if that is fresh: what [`Fetcher::document`] would give without asking anyone.
+    #[must_use]
+    pub fn fresh_in_memory(&self, upstream: &Upstream, path: &str) -> Option<Arc<Entry>> {
+        let entry = self.0.entries.get(&document_key(upstream, path))?;
+        let judgement = freshness::judge(entry.body.is_some(), entry.checked_at, self.0.clock.now(), upstream.lifetimes());
+        (judgement == Judgement::Fresh).then_some(entry)
+    }
+
     /// Whether an upstream is known to have a document, without asking it.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use crate::http::negotiate::Coding;
 use crate::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, path, reply};
 use crate::name::{OwnerName, PackageName, RepositoryName};
 use crate::package::{Version, Visibility};
-use crate::registry::{self, Artifact, Call, Content, Keeping, Location, Plan, Topic};
+use crate::registry::{self, Artifact, Call, Content, Keeping, Location, Look, NamedFile, Plan, Topic};
 use crate::upstream::{Need, Verdict};
 
 pub mod metadata;
@@ -74,6 +74,10 @@ impl Ecosystem for Maven {
 
     fn serve<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Response>> {
         serve(call).boxed()
+    }
+
+    fn hit(&self, look: &Look<'_>) -> Option<Response> {
+        hit(look)
     }
 
     /// Plain text; older clients show nothing but the reason in the status line, so it says the same.
@@ -175,6 +179,36 @@ struct Tree {
     owner: Option<(OwnerName, Option<RepositoryName>)>,
 }
 
+/// A file that is stored, as its path names it where the owner that it may begin with is one.
+fn named(path: &str) -> Option<NamedFile> {
+    let segments = route::segments(path).ok()?;
+    let owner = route::owner(&segments).map(|(owner, _)| owner);
+    let rest = if owner.is_some() { &segments[2..] } else { &segments };
+    let Route { target: route::Target::File(coordinates), checksum: None } = route::parse(rest).ok()? else { return None };
+    Some(NamedFile {
+        owner,
+        name: coordinates.name().ok()?,
+        file: coordinates.key().into(),
+        is_download: is_download(&coordinates),
+        media_type: media_type(&coordinates.file),
+        keeping: keeping(&coordinates),
+    })
+}
+
+fn hit(look: &Look<'_>) -> Option<Response> {
+    let named = look.route(named)?;
+    let (plan, grant) = look.grant(look.view(named.owner.as_ref())?, INFO.name, &named.name)?;
+    let hosted = match plan.head() {
+        Some(head) => look.registry.catalog().file_in_memory(&grant, head, &named.file)?,
+        None => None,
+    };
+    let mut response = look.send(INFO.name, &named)?;
+    if let Some(row) = hosted {
+        checksum_headers(&mut response, |algorithm| row.file.digest(algorithm).map(|digest| digest.hex()));
+    }
+    Some(response)
+}
+
 async fn serve(call: Call<'_>) -> Result<Response> {
     let segments = route::segments(call.path)?;
     let (tree, rest) = locate(&call, &segments).await?;
@@ -209,7 +243,7 @@ async fn file(call: &Call<'_>, tree: &Tree, coordinates: &Coordinates, checksum:
     let name = coordinates.name()?;
     let (plan, grant) = read_grant(call, tree, &name).await?;
     let key = coordinates.key();
-    call.trace.note(|notes| notes.item = Some(key.clone()));
+    call.trace.note(|notes| notes.item = Some(key.as_str().into()));
     let answer = async {
         match checksum {
             None => whole_file(call, &plan, &grant, coordinates, &key).await,
@@ -222,10 +256,9 @@ async fn file(call: &Call<'_>, tree: &Tree, coordinates: &Coordinates, checksum:
 async fn whole_file(call: &Call<'_>, plan: &Plan, grant: &Grant, coordinates: &Coordinates, key: &str) -> Result<Response> {
     let artifact = call.registry.artifact_at(grant, plan, key, &location(coordinates, CHECKSUMS)).await?;
     call.note_verdict(artifact.verdict);
-    let changes = coordinates.is_snapshot() && coordinates.shape().is_ok_and(|shape| shape.build.is_none());
-    let keeping = if changes { Keeping::Revalidated } else { Keeping::Immutable };
     let hosted = artifact.verdict == Verdict::Hosted;
-    let mut response = artifact.respond(&call.method, call.headers, media_type(&coordinates.file), call.lifetime(plan, keeping));
+    let lifetime = call.lifetime(plan, keeping(coordinates));
+    let mut response = artifact.respond(&call.method, call.headers, media_type(&coordinates.file), lifetime);
     if hosted
         && let Some(head) = plan.head()
         && let Some(row) = call.registry.catalog().file(grant, head, key).await?
@@ -233,6 +266,12 @@ async fn whole_file(call: &Call<'_>, plan: &Plan, grant: &Grant, coordinates: &C
         checksum_headers(&mut response, |algorithm| row.file.digest(algorithm).map(|digest| digest.hex()));
     }
     Ok(response)
+}
+
+/// A snapshot's file without the number of its build is another one with the next build.
+fn keeping(coordinates: &Coordinates) -> Keeping {
+    let changes = coordinates.is_snapshot() && coordinates.shape().is_ok_and(|shape| shape.build.is_none());
+    if changes { Keeping::Revalidated } else { Keeping::Immutable }
 }
 
 async fn checksum_of(

@@ -14,14 +14,15 @@ use serde_json::{Map, Value, json};
 
 use super::{Announcement, Asked, Description, Ecosystem, Info, Snippet, Told};
 use crate::access::{Action, Grant};
+use crate::catalog::View;
 use crate::error::{Error, Kind, Result, Subject};
-use crate::format::BaseUrl;
-use crate::http::negotiate;
-use crate::http::{HeaderValue, Method, Response, StatusCode, conditional, header, reply};
+use crate::format::{BaseUrl, Document as _};
+use crate::http::negotiate::{self, Coding};
+use crate::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, conditional, header, reply};
 use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{Version, Visibility};
 use crate::registry::artifact::CACHE_STATUS;
-use crate::registry::{Call, Keeping, Plan, Topic};
+use crate::registry::{Call, Keeping, Look, NamedFile, Plan, Rendered, Topic};
 use crate::upstream::Need;
 
 pub mod account;
@@ -58,6 +59,9 @@ static INFO: Info = Info {
     package_types: &["npm"],
 };
 
+/// The media type of a tarball.
+const TARBALL: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
 impl Ecosystem for Npm {
     fn info(&self) -> &'static Info {
         &INFO
@@ -65,6 +69,10 @@ impl Ecosystem for Npm {
 
     fn serve<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Response>> {
         serve(call).boxed()
+    }
+
+    fn hit(&self, look: &Look<'_>) -> Option<Response> {
+        hit(look)
     }
 
     fn signs_in(&self, method: &Method, path: &str) -> bool {
@@ -150,6 +158,42 @@ impl Ecosystem for Npm {
     }
 }
 
+/// What is asked for a thousand times a second.
+enum Hot {
+    Packument { name: PackageName },
+    Tarball(NamedFile),
+}
+
+impl Hot {
+    fn read(path: &str) -> Option<Self> {
+        match route::parse(&Method::GET, path).ok()? {
+            Route::Packument { name } => Some(Self::Packument { name }),
+            Route::Tarball { name, file } => Some(Self::Tarball(NamedFile {
+                owner: None,
+                name,
+                is_download: Packument::is_download(&file),
+                file: file.into(),
+                media_type: TARBALL,
+                keeping: Keeping::Immutable,
+            })),
+            _ => None,
+        }
+    }
+}
+
+fn hit(look: &Look<'_>) -> Option<Response> {
+    match &*look.route(Hot::read)? {
+        Hot::Packument { name } => {
+            let (plan, grant) = look.grant(View::Root, INFO.name, name)?;
+            let (form, coding) = wanted(look.headers);
+            let rendered = look.document::<Packument>(Topic::whole(&grant, &plan), form, coding)?;
+            look.note(&grant, None, rendered.verdict);
+            Some(send_packument(look.headers, form, rendered, look.registry.lifetime(&plan, Keeping::Revalidated)))
+        }
+        Hot::Tarball(named) => look.send(INFO.name, named),
+    }
+}
+
 async fn serve(call: Call<'_>) -> Result<Response> {
     match route::parse(&call.method, call.path)? {
         Route::Packument { name } => packument(&call, &name).await,
@@ -192,32 +236,42 @@ async fn serve_other(call: Call<'_>, route: Route) -> Result<Response> {
 
 async fn packument(call: &Call<'_>, name: &PackageName) -> Result<Response> {
     let (plan, grant) = read_grant(call, name).await?;
-    let form = match negotiate::media_type(call.headers, &["application/json", ABBREVIATED]) {
+    let (form, coding) = wanted(call.headers);
+    let rendered = call.registry.document::<Packument>(Topic::whole(&grant, &plan), form, &call.base, coding).await?;
+    note_verdict(call, rendered.verdict.word());
+    Ok(send_packument(call.headers, form, rendered, call.lifetime(&plan, Keeping::Revalidated)))
+}
+
+/// The form and the coding in which a client wants a packument.
+fn wanted(headers: &HeaderMap) -> (Form, Coding) {
+    let form = match negotiate::media_type(headers, &["application/json", ABBREVIATED]) {
         1 => Form::Abbreviated,
         _ => Form::Full,
     };
-    let coding = negotiate::coding(call.headers);
-    let rendered = call.registry.document::<Packument>(Topic::whole(&grant, &plan), form, &call.base, coding).await?;
-    note_verdict(call, rendered.verdict.word());
-    let mut response = if conditional::none_match(call.headers, &rendered.etag) {
+    (form, negotiate::coding(headers))
+}
+
+/// A packument, to who does not have it already.
+fn send_packument(asked: &HeaderMap, form: Form, rendered: Rendered, cache: HeaderValue) -> Response {
+    let mut response = if conditional::none_match(asked, &rendered.etag) {
         reply::empty(StatusCode::NOT_MODIFIED)
     } else {
         let media_type = match form {
-            Form::Full => "application/json",
-            Form::Abbreviated => ABBREVIATED,
+            Form::Full => const { HeaderValue::from_static("application/json") },
+            Form::Abbreviated => const { HeaderValue::from_static(ABBREVIATED) },
         };
-        let mut response = reply::typed(StatusCode::OK, media_type, rendered.bytes);
-        if let Some(coding) = rendered.coding.name() {
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+        let mut response = reply::of_type(StatusCode::OK, media_type, rendered.bytes);
+        if let Some(coding) = rendered.coding.header() {
+            response.headers_mut().insert(header::CONTENT_ENCODING, coding);
         }
         response
     };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, rendered.etag);
     headers.insert(header::VARY, const { HeaderValue::from_static("Accept, Accept-Encoding") });
-    headers.insert(header::CACHE_CONTROL, call.lifetime(&plan, Keeping::Revalidated));
+    headers.insert(header::CACHE_CONTROL, cache);
     headers.insert(CACHE_STATUS, rendered.verdict.header());
-    Ok(response)
+    response
 }
 
 async fn manifest_of(call: &Call<'_>, name: &PackageName, wanted: &str) -> Result<Response> {
@@ -235,15 +289,10 @@ async fn manifest_of(call: &Call<'_>, name: &PackageName, wanted: &str) -> Resul
 
 async fn tarball_of(call: &Call<'_>, name: &PackageName, file: &str) -> Result<Response> {
     let (plan, grant) = read_grant(call, name).await?;
-    call.trace.note(|notes| notes.item = Some(file.to_owned()));
+    call.trace.note(|notes| notes.item = Some(file.into()));
     let artifact = call.registry.artifact::<Packument>(&grant, &plan, file).await?;
     note_verdict(call, artifact.verdict.word());
-    Ok(artifact.respond(
-        &call.method,
-        call.headers,
-        const { HeaderValue::from_static("application/octet-stream") },
-        call.lifetime(&plan, Keeping::Immutable),
-    ))
+    Ok(artifact.respond(&call.method, call.headers, TARBALL, call.lifetime(&plan, Keeping::Immutable)))
 }
 
 /// The address that GitHub Packages writes into lock files. Its last part is the digest of the

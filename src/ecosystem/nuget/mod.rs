@@ -16,13 +16,13 @@ use super::{Announcement, Asked, Description, Ecosystem, Info, Snippet, Told};
 use crate::access::{self, Action, Grant};
 use crate::catalog::{Head, View};
 use crate::error::{Error, Kind, Result, Subject};
-use crate::format::BaseUrl;
+use crate::format::{BaseUrl, Document as _};
 use crate::http::negotiate::{self, Coding};
 use crate::http::{HeaderName, HeaderValue, Method, Response, StatusCode, conditional, header, reply};
 use crate::name::{OwnerName, PackageName};
 use crate::package::{Version as Record, Visibility};
 use crate::registry::artifact::CACHE_STATUS;
-use crate::registry::{self, Artifact, Call, Content, Keeping, Plan, Rendered, Topic};
+use crate::registry::{self, Artifact, Call, Content, Keeping, Look, NamedFile, Plan, Rendered, Topic};
 use crate::upstream::{Need, Verdict};
 
 pub mod announcement;
@@ -73,6 +73,10 @@ impl Ecosystem for NuGet {
 
     fn serve<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Response>> {
         serve(call).boxed()
+    }
+
+    fn hit(&self, look: &Look<'_>) -> Option<Response> {
+        hit(look)
     }
 
     /// Plain text; clients show the reason in the status line, and where something was written, the warning.
@@ -168,6 +172,24 @@ struct Tree {
     at: BaseUrl,
 }
 
+/// A file that is stored, as its path names it.
+fn named(path: &str) -> Option<NamedFile> {
+    let segments = route::segments(path).ok()?;
+    let owner = route::owner(&segments);
+    match route::parse(&Method::GET, &segments[usize::from(owner.is_some())..]).ok()? {
+        Route::File { name, version, kind } if kind != Kept::PackageHash => {
+            let file = versions::file(&name, &version, kind);
+            let (is_download, media_type) = (Versions::is_download(&file), HeaderValue::from_static(package::media_type(kind)));
+            Some(NamedFile { owner, name, file: file.into(), is_download, media_type, keeping: Keeping::Immutable })
+        }
+        _ => None,
+    }
+}
+
+fn hit(look: &Look<'_>) -> Option<Response> {
+    look.send(INFO.name, &*look.route(named)?)
+}
+
 async fn serve(call: Call<'_>) -> Result<Response> {
     let segments = route::segments(call.path)?;
     let (tree, rest) = locate(&call, &segments).await?;
@@ -228,7 +250,7 @@ async fn list(call: &Call<'_>, tree: &Tree, name: &PackageName) -> Result<Respon
 async fn file(call: &Call<'_>, tree: &Tree, name: &PackageName, version: &Version, kept: Kept) -> Result<Response> {
     let (plan, grant) = read_grant(call, tree, name).await?;
     let key = versions::file(name, version, kept);
-    call.trace.note(|notes| notes.item = Some(key.clone()));
+    call.trace.note(|notes| notes.item = Some(key.as_str().into()));
     if kept == Kept::PackageHash {
         return hash(call, tree, &plan, &grant, &versions::file(name, version, Kept::Package)).await;
     }

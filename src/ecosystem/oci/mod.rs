@@ -15,17 +15,18 @@ use serde_json::{Map, json};
 
 use super::{Announcement, Asked, Description, Ecosystem, Info, Snippet, Told};
 use crate::access::{self, Action, Grant, Target};
-use crate::catalog::Head;
+use crate::catalog::{Head, View};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
-use crate::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, path, reply};
+use crate::http::conditional::entity_tag;
+use crate::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, path, reply};
 use crate::identity::Caller;
 use crate::name::{OwnerName, PackageName, Tag};
 use crate::package::{Version, Visibility};
 use crate::registry::publish::Publishing;
 use crate::registry::relay::{self, Asking, Mirrored, Place, Relayed, Source};
-use crate::registry::{Artifact, Call, Content, entity_tag};
+use crate::registry::{Artifact, Call, Content, Look};
 use crate::upstream::{Check, Manner, Need};
 
 pub mod announcement;
@@ -69,6 +70,7 @@ static INFO: Info = Info {
 const LEGACY_HOST: &str = "docker";
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+const REGISTRY_2: HeaderValue = HeaderValue::from_static("registry/2.0");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
@@ -87,10 +89,16 @@ impl Ecosystem for Oci {
     fn serve<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Response>> {
         async {
             let mut response = serve(call).await?;
-            response.headers_mut().insert(API_VERSION, const { HeaderValue::from_static("registry/2.0") });
+            response.headers_mut().insert(API_VERSION, REGISTRY_2);
             Ok(response)
         }
         .boxed()
+    }
+
+    fn hit(&self, look: &Look<'_>) -> Option<Response> {
+        let mut response = hit(look)?;
+        response.headers_mut().insert(API_VERSION, REGISTRY_2);
+        Some(response)
     }
 
     fn signs_in(&self, method: &Method, path: &str) -> bool {
@@ -99,7 +107,7 @@ impl Ecosystem for Oci {
 
     fn error(&self, error: &Error, asked: &Asked<'_>) -> Response {
         let mut response = refusal::respond(error, asked);
-        response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        response.headers_mut().insert(API_VERSION, REGISTRY_2);
         response
     }
 
@@ -154,6 +162,54 @@ impl Ecosystem for Oci {
     fn rights(&self) -> super::rights::Table {
         rights::table()
     }
+}
+
+/// What is asked for a thousand times a second: a layer, or a manifest by its digest.
+struct Hot {
+    name: PackageName,
+    digest: Digest,
+    is_manifest: bool,
+    /// The digest as text, for the log and for the answer.
+    text: Arc<str>,
+    header: HeaderValue,
+}
+
+impl Hot {
+    fn read(path: &str) -> Option<Self> {
+        let (name, digest, is_manifest) = match route::locate(path).ok()? {
+            Route::Blob { name, digest } => (name, digest, false),
+            Route::Manifest { name, reference: Reference::Digest(digest) } => (name, digest, true),
+            _ => return None,
+        };
+        let text: Arc<str> = digest.to_string().into();
+        let header = HeaderValue::from_str(&text).ok()?;
+        Some(Self { name, digest, is_manifest, text, header })
+    }
+}
+
+/// Who asks for a layer by HEAD is told that it is there, which is remembered: that takes the ordinary way.
+fn hit(look: &Look<'_>) -> Option<Response> {
+    let hot = look.route(Hot::read)?;
+    let upstreams = look.registry.upstreams(INFO.name);
+    let asking = Asking { host: look.host, own: look.host, namespace: None };
+    let is_here = upstreams.is_empty() || matches!(relay::locate(upstreams, asking, &hot.name, route::parse_name), Ok(Source::Here));
+    if !is_here || look.query.is_some() || (*look.method == Method::HEAD && !hot.is_manifest) {
+        return None;
+    }
+    let (plan, grant) = look.grant(View::Root, INFO.name, &hot.name)?;
+    let head = plan.head()?;
+    if !permits(look.caller, look.session, &hot.name, Access::Pull) {
+        return None;
+    }
+    if hot.is_manifest {
+        let (row, artifact) = look.registry.hosted_file_at_hand(&grant, head, &hot.text, true)?;
+        look.note(&grant, Some(&hot.text), artifact.verdict);
+        let (asked, reference) = ((look.method, look.headers), Reference::Digest(hot.digest));
+        return send_manifest(asked, &reference, (artifact, hot.text.to_string(), &row.file.media_type), is_private(head)).ok();
+    }
+    let artifact = look.registry.content_at_hand(&grant, head, &hot.digest)?;
+    look.note(&grant, Some(&hot.text), artifact.verdict);
+    Some(send_blob((look.method, look.headers), artifact, hot.header.clone(), is_private(head)))
 }
 
 async fn serve(call: Call<'_>) -> Result<Response> {
@@ -227,14 +283,15 @@ fn base(call: &Call<'_>) -> Result<Response> {
 /// `GET /v2/NAME/manifests/REFERENCE`.
 async fn manifest(call: &Call<'_>, name: &PackageName, reference: &Reference) -> Result<Response> {
     let (head, grant) = readable(call, name).await?;
-    call.trace.note(|notes| notes.item = Some(shown(reference)));
+    call.trace.note(|notes| notes.item = Some(shown(reference).into()));
     let number = match reference {
         Reference::Digest(digest) => digest.to_string(),
         Reference::Tag(tag) => head.package.tags.get(tag).cloned().ok_or_else(|| no_manifest(reference))?,
     };
     let found = call.registry.hosted_file(&grant, &head, &number, true).await?;
     let (row, artifact) = found.ok_or_else(|| no_manifest(reference))?;
-    send_manifest(call, reference, (artifact, number, &row.file.media_type), is_private(&head))
+    call.note_verdict(artifact.verdict);
+    send_manifest((&call.method, call.headers), reference, (artifact, number, &row.file.media_type), is_private(&head))
 }
 
 fn no_manifest(reference: &Reference) -> Error {
@@ -243,12 +300,12 @@ fn no_manifest(reference: &Reference) -> Error {
 
 /// A manifest with its digest and media type, to who takes it and does not have it already.
 fn send_manifest(
-    call: &Call<'_>,
+    (method, headers): (&Method, &HeaderMap),
     reference: &Reference,
     (mut artifact, digest, media_type): (Artifact, String, &str),
     is_private: bool,
 ) -> Result<Response> {
-    if !accepts(call.headers, media_type) {
+    if !accepts(headers, media_type) {
         return Err(no_manifest(reference).saying(format!("the manifest is {media_type}, which the request does not accept")));
     }
     artifact.etag = HeaderValue::try_from(format!("\"{digest}\"")).ok();
@@ -259,12 +316,12 @@ fn send_manifest(
         (Reference::Tag(_), false) => PUBLIC_TAG,
         (Reference::Tag(_), true) => PRIVATE_TAG,
     };
-    if answer::has_already(call.headers, &digest) {
+    if answer::has_already(headers, &digest) {
         let mut response = reply::empty(StatusCode::NOT_MODIFIED);
         response.headers_mut().extend(artifact.etag.map(|etag| (header::ETAG, etag)));
         return Ok(response);
     }
-    let mut response = artifact.respond(&call.method, call.headers, media_type, cache);
+    let mut response = artifact.respond(method, headers, media_type, cache);
     let digest = HeaderValue::try_from(digest).map_err(|error| Error::internal(Subject::Manifest, error))?;
     response.headers_mut().insert(CONTENT_DIGEST, digest);
     Ok(response)
@@ -273,7 +330,7 @@ fn send_manifest(
 /// `GET /v2/NAME/blobs/DIGEST`.
 async fn blob(call: &Call<'_>, name: &PackageName, digest: &Digest) -> Result<Response> {
     let text = digest.to_string();
-    call.trace.note(|notes| notes.item = Some(text.clone()));
+    call.trace.note(|notes| notes.item = Some(text.as_str().into()));
     let (artifact, private) = match readable(call, name).await {
         Ok((head, grant)) => {
             let found = if call.method == Method::HEAD {
@@ -287,26 +344,30 @@ async fn blob(call: &Call<'_>, name: &PackageName, digest: &Digest) -> Result<Re
         Err(error) if error.kind() == Kind::NotFound => (own_content(call, name, digest).boxed().await.map_err(|_| error)?, true),
         Err(error) => return Err(error),
     };
-    send_blob(call, artifact, text, private)
+    call.note_verdict(artifact.verdict);
+    Ok(send_blob((&call.method, call.headers), artifact, header_of(&text)?, private))
 }
 
-fn send_blob(call: &Call<'_>, artifact: Artifact, digest: String, is_private: bool) -> Result<Response> {
+fn header_of(digest: &str) -> Result<HeaderValue> {
+    HeaderValue::try_from(digest).map_err(|error| Error::internal(Subject::Digest, error))
+}
+
+fn send_blob((method, headers): (&Method, &HeaderMap), artifact: Artifact, digest: HeaderValue, is_private: bool) -> Response {
     let size = artifact.size;
-    if answer::is_backward_range(call.headers) {
-        return Ok(answer::unsatisfiable(size));
+    if answer::is_backward_range(headers) {
+        return answer::unsatisfiable(size);
     }
     let cache = if is_private { PRIVATE_CONTENT } else { PUBLIC_CONTENT };
-    let mut response = artifact.respond(&call.method, call.headers, const { HeaderValue::from_static("application/octet-stream") }, cache);
+    let mut response = artifact.respond(method, headers, const { HeaderValue::from_static("application/octet-stream") }, cache);
     if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-        return Ok(answer::unsatisfiable(size));
+        return answer::unsatisfiable(size);
     }
-    let digest = HeaderValue::try_from(digest).map_err(|error| Error::internal(Subject::Digest, error))?;
     response.headers_mut().insert(CONTENT_DIGEST, digest);
     if size == Some(0) && response.status() == StatusCode::OK {
         // The HTTP library leaves it out of the answer to HEAD where it is zero.
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
-    Ok(response)
+    response
 }
 
 async fn own_content(call: &Call<'_>, name: &PackageName, digest: &Digest) -> Result<Artifact> {
@@ -327,7 +388,7 @@ fn relayed(call: &Call<'_>, source: Source) -> Result<(Mirrored, Grant)> {
 /// As [`manifest()`], of an upstream. What a tag points at is kept under its digest too, which clients ask for next.
 async fn mirrored_manifest(call: &Call<'_>, source: Source, reference: &Reference) -> Result<Response> {
     let (mirrored, grant) = relayed(call, source)?;
-    call.trace.note(|notes| notes.item = Some(shown(reference)));
+    call.trace.note(|notes| notes.item = Some(shown(reference).into()));
     let need = if matches!(reference, Reference::Digest(_)) { Need::Any } else { Need::Usual };
     let (ask, check, manner) = (mirror::manifest(&mirrored.name, reference), manifest_check(reference), manner(&mirrored, reference));
     let found = call.registry.relayed(&grant, &mirrored.upstream, &ask, need, (&check, &manner)).await;
@@ -345,7 +406,12 @@ async fn mirrored_manifest(call: &Call<'_>, source: Source, reference: &Referenc
     let media_type = mirror::media_type(&bytes, entry.media_type.as_deref());
     call.note_verdict(verdict);
     let artifact = Artifact { size: Some(bytes.len() as u64), content: Content::Bytes(bytes), etag: None, verdict, downloads: None };
-    let response = send_manifest(call, reference, (artifact, digest.to_string(), &media_type), !call.registry.access().anonymous_proxy)?;
+    let response = send_manifest(
+        (&call.method, call.headers),
+        reference,
+        (artifact, digest.to_string(), &media_type),
+        !call.registry.access().anonymous_proxy,
+    )?;
     with_namespace(response, &mirrored)
 }
 
@@ -353,7 +419,7 @@ async fn mirrored_manifest(call: &Call<'_>, source: Source, reference: &Referenc
 async fn mirrored_blob(call: &Call<'_>, source: Source, digest: &Digest) -> Result<Response> {
     let (mirrored, grant) = relayed(call, source)?;
     let text = digest.to_string();
-    call.trace.note(|notes| notes.item = Some(text.clone()));
+    call.trace.note(|notes| notes.item = Some(text.as_str().into()));
     let (path, scope) = (mirror::blob_path(&mirrored.name, digest), scope_of(&mirrored));
     let place = Place { upstream: &mirrored.upstream, path: &path, digest, scope: &scope };
     let found = if call.method == Method::HEAD {
@@ -366,7 +432,7 @@ async fn mirrored_blob(call: &Call<'_>, source: Source, digest: &Digest) -> Resu
     let response = match found {
         Ok(artifact) => {
             call.note_verdict(artifact.verdict);
-            send_blob(call, artifact, text, is_private)?
+            send_blob((&call.method, call.headers), artifact, header_of(&text)?, is_private)
         }
         // Nobody needs the bytes yet.
         Err(size) => {
@@ -429,12 +495,14 @@ async fn publishing(call: &Call<'_>, name: &PackageName) -> Result<Publishing> {
 /// That the session, if the request came with one, is for this. Asked after the rights, so that
 /// nobody is sent for another token who has not the right anyway.
 fn permit(call: &Call<'_>, name: &PackageName, access: Access) -> Result<()> {
-    match &call.session {
-        Some(scopes) if !matches!(*call.caller, Caller::Anonymous) && !scope::allows(scopes, name, access) => {
-            Err(Error::new(Kind::Unauthenticated, Subject::Request).saying(refusal::INSUFFICIENT))
-        }
-        _ => Ok(()),
+    if permits(&call.caller, call.session.as_deref(), name, access) {
+        return Ok(());
     }
+    Err(Error::new(Kind::Unauthenticated, Subject::Request).saying(refusal::INSUFFICIENT))
+}
+
+fn permits(caller: &Caller, session: Option<&str>, name: &PackageName, access: Access) -> bool {
+    session.is_none_or(|scopes| matches!(caller, Caller::Anonymous) || scope::allows(scopes, name, access))
 }
 
 fn is_private(head: &Head) -> bool {

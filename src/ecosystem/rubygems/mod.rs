@@ -14,12 +14,12 @@ use crate::access::{Action, Grant};
 use crate::catalog::View;
 use crate::digest::{Algorithm, Digest, Digests, Hasher};
 use crate::error::{Error, Kind, Result, Subject};
-use crate::format::BaseUrl;
+use crate::format::{BaseUrl, Document as _};
 use crate::http::negotiate::Coding;
-use crate::http::{HeaderValue, Response, StatusCode, conditional, header, path, reply};
+use crate::http::{HeaderValue, Method, Response, StatusCode, conditional, header, path, reply};
 use crate::name::{OwnerName, PackageName};
 use crate::package::{File, Version};
-use crate::registry::{Artifact, Call, Content, Keeping, Location, Plan, Topic};
+use crate::registry::{Artifact, Call, Content, Keeping, Location, Look, NamedFile, Plan, Topic};
 use crate::upstream::{Need, Verdict};
 
 pub mod account;
@@ -67,6 +67,10 @@ impl Ecosystem for RubyGems {
 
     fn serve<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Response>> {
         serve(call).boxed()
+    }
+
+    fn hit(&self, look: &Look<'_>) -> Option<Response> {
+        hit(look)
     }
 
     fn error(&self, error: &Error, _: &Asked<'_>) -> Response {
@@ -139,6 +143,20 @@ impl Ecosystem for RubyGems {
 struct Tree {
     view: View,
     owner: Option<OwnerName>,
+}
+
+/// A gem, as its path names it: of the likeliest name, which goes before the others for whoever may read both.
+fn named(path: &str) -> Option<NamedFile> {
+    let segments = route::segments(path).ok()?;
+    let owner = route::owner(&segments);
+    let Route::Gem { full } = route::parse(&Method::GET, &segments[usize::from(owner.is_some())..]).ok()? else { return None };
+    let (name, file) = (route::candidates(&full).into_iter().next()?, format!("{full}{}", Part::Gem.ending()));
+    let is_download = InfoFile::is_download(&file);
+    Some(NamedFile { owner, name, file: file.into(), is_download, media_type: BINARY, keeping: Keeping::Immutable })
+}
+
+fn hit(look: &Look<'_>) -> Option<Response> {
+    look.send(INFO.name, &*look.route(named)?)
 }
 
 async fn serve(call: Call<'_>) -> Result<Response> {
@@ -250,7 +268,7 @@ impl Part {
 /// A file of the first gem that a full name may mean and that has it.
 async fn file(call: &Call<'_>, tree: &Tree, full: &str, part: Part) -> Result<Response> {
     let file = format!("{full}{}", part.ending());
-    call.trace.note(|notes| notes.item = Some(file.clone()));
+    call.trace.note(|notes| notes.item = Some(file.as_str().into()));
     for name in route::candidates(full) {
         let found = async {
             let (plan, grant) = read_grant(call, tree, &name).await?;
