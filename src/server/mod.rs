@@ -6,14 +6,12 @@
 //! what requests are answered with; requests that have begun finish with what they
 //! began with.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -45,7 +43,7 @@ pub use config::{Config, Tls};
 
 use connection::{Opened, Patient, Protocol};
 use sendfile::{Lane, Socket};
-use serve::FailedLogins;
+use serve::{Client, FailedLogins};
 
 /// What requests are answered with; a reload replaces it as a whole.
 pub struct State {
@@ -236,11 +234,8 @@ impl Door {
         };
         drop(stop);
         let (state, failed_logins) = (Arc::clone(&self.state), Arc::clone(&self.failed_logins));
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let (state, failed_logins, lane) = (state.load_full(), Arc::clone(&failed_logins), lane.clone());
-            let tls = lane.is_none();
-            async move { Ok::<_, Infallible>(serve::serve(&state, request, peer, tls, lane.as_ref(), &failed_logins).await) }
-        });
+        let client = Arc::new(Client { state, failed_logins, peer, tls: lane.is_none(), lane });
+        let service = service_fn(move |request| serve::serve(&client, request));
         let ended = match opened {
             Ok((Protocol::Http1, stream)) => watcher.watch(limits.http1().serve_connection(TokioIo::new(stream), service)).await,
             Ok((Protocol::Http2, stream)) => watcher.watch(limits.http2().serve_connection(TokioIo::new(stream), service)).boxed().await,

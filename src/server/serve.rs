@@ -1,5 +1,6 @@
 //! One request: who asks, who answers, and what is said when it goes wrong.
 
+use std::convert::Infallible;
 use std::fmt::{Display, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -7,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, Ready, ready};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -54,59 +56,57 @@ impl FailedLogins {
     }
 }
 
-/// Answers a request.
-pub async fn serve(
-    state: &State,
-    request: hyper::Request<Incoming>,
-    peer: SocketAddr,
-    tls: bool,
-    lane: Option<&Arc<Lane>>,
-    failed_logins: &FailedLogins,
-) -> http::Response<Answer> {
-    match begin(state, request, (peer, tls), lane, failed_logins) {
-        Ok(answer) => answer,
-        Err(work) => work.await,
-    }
+/// A connection, as its requests see it.
+pub struct Client {
+    /// What requests are answered with.
+    pub state: Arc<ArcSwap<State>>,
+    /// Who has guessed how often.
+    pub failed_logins: Arc<FailedLogins>,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Whether it speaks TLS with us.
+    pub tls: bool,
+    /// The way of stored files, which a connection without TLS has.
+    pub lane: Option<Arc<Lane>>,
 }
 
-/// Answers out of memory, or gives back the work that waits for something: a function of its own, so that the future that hyper
-/// moves about, several times with HTTP/2, holds the request and no more.
-fn begin<'a>(
-    state: &'a State,
-    request: hyper::Request<Incoming>,
-    (peer, tls): (SocketAddr, bool),
-    lane: Option<&'a Arc<Lane>>,
-    failed_logins: &'a FailedLogins,
-) -> std::result::Result<http::Response<Answer>, BoxFuture<'a, http::Response<Answer>>> {
+type Answered = std::result::Result<http::Response<Answer>, Infallible>;
+
+/// Answers a request.
+///
+/// What memory holds is answered at once, so that what hyper moves about, several times with HTTP/2, is an answer and no work.
+pub fn serve(client: &Arc<Client>, request: hyper::Request<Incoming>) -> Either<Ready<Answered>, BoxFuture<'static, Answered>> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let trace = Trace::default();
+    let state = client.state.load();
     let setting = Setting {
         public_url: state.public_url.as_deref(),
         hosts: state.config.hosts.as_deref(),
         trusted_proxies: &state.config.trusted_proxies,
-        peer: peer.ip(),
-        tls,
+        peer: client.peer.ip(),
+        tls: client.tls,
     };
-    let (response, client) = match origin::origin(&parts.headers, &parts.uri, &setting) {
-        Err(error) => (plain_error(&error), peer.ip()),
+    let (response, address) = match origin::origin(&parts.headers, &parts.uri, &setting) {
+        Err(error) => (plain_error(&error), client.peer.ip()),
         Ok(origin) => {
-            let Some(response) = hit::hit(state, &parts, &origin, &trace) else {
-                let Origin { url, host, client } = origin;
+            let Some(response) = hit::hit(&state, &parts, &origin, &trace) else {
+                let Origin { url, host, client: address } = origin;
                 let (url, host) = (url.into_owned(), host.to_owned());
+                let (state, client) = (Guard::into_inner(state), Arc::clone(client));
                 let work = async move {
                     let body = Upload::incoming(body, &parts.headers, Duration::from_secs(state.config.body_seconds));
-                    let origin = Origin { url: url.into(), host: &host, client };
-                    let work = answer(state, &parts, body, &origin, &trace, failed_logins);
+                    let origin = Origin { url: url.into(), host: &host, client: address };
+                    let work = answer(&state, &parts, body, &origin, &trace, &client.failed_logins);
                     let response = trace.tries().clone().counting(work).await;
-                    finish(response, parts, (client, started), trace, lane)
+                    Ok(finish(response, parts, (address, started), trace, client.lane.as_ref()))
                 };
-                return Err(work.boxed());
+                return Either::Right(work.boxed());
             };
             (response, origin.client)
         }
     };
-    Ok(finish(response, parts, (client, started), trace, lane))
+    Either::Left(ready(Ok(finish(response, parts, (address, started), trace, client.lane.as_ref()))))
 }
 
 /// The answer with all that its log line says.
@@ -303,7 +303,7 @@ fn operate(state: &State, method: &Method, operation: &str) -> Response {
     }
     let mut response = match operation {
         "health" => reply::text(StatusCode::OK, "ok\n"),
-        "ready" => ready(state),
+        "ready" => readiness(state),
         "metrics" => {
             let usage = state.registry.blobs().usage();
             METRICS.blobs(usage.cached_count, usage.cached_bytes, usage.free_bytes);
@@ -317,7 +317,7 @@ fn operate(state: &State, method: &Method, operation: &str) -> Response {
 }
 
 /// Ready means that requests can be answered; an upstream's outage does not change that.
-fn ready(state: &State) -> Response {
+fn readiness(state: &State) -> Response {
     if state.truth.is_stopped() {
         return reply::text(StatusCode::SERVICE_UNAVAILABLE, "the metadata store has stopped taking changes\n");
     }

@@ -4,7 +4,6 @@
 //! thread over a stream in memory, so the count is the same each time, whatever else runs.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::pin::Pin;
@@ -83,13 +82,12 @@ impl AsyncWrite for Repeated {
 async fn count(world: &Arc<World>, request: &str, times: u64) -> u64 {
     let statuses = Arc::<AtomicU64>::default();
     let client = Repeated { request: request.into(), read: 0, left: times, waiting: None, answered: true, statuses: Arc::clone(&statuses) };
-    let (builder, world) = (Limits::of(&world.state.config).http1(), Arc::clone(world));
+    let state = Arc::new(ArcSwap::new(Arc::clone(&world.state)));
+    let peer = ([192, 0, 2, 7], 1).into();
+    let asking = Arc::new(serve::Client { state, failed_logins: Arc::clone(&world.failed_logins), peer, tls: false, lane: None });
     let before = allocations();
-    let service = service_fn(move |request| {
-        let (world, peer) = (Arc::clone(&world), ([192, 0, 2, 7], 1).into());
-        async move { Ok::<_, Infallible>(serve::serve(&world.state, request, peer, false, None, &world.failed_logins).await) }
-    });
-    builder.serve_connection(TokioIo::new(client), service).await.unwrap();
+    let service = service_fn(move |request| serve::serve(&asking, request));
+    Limits::of(&world.state.config).http1().serve_connection(TokioIo::new(client), service).await.unwrap();
     assert_eq!(statuses.load(Ordering::Relaxed), times, "{request}");
     allocations() - before
 }
@@ -141,7 +139,8 @@ async fn a_resting_connection_holds_little() {
     let (_folder, truth) = truth();
     let ecosystem = ALL[0];
     let plot = Plot { ecosystem, table: &ecosystem.rights(), truth: &truth, mode: Mode::Inherit, visibility: "private" };
-    let World { mut state, engine, .. } = World::new(plot).await;
+    let World { state, engine, .. } = World::new(plot).await;
+    let mut state = Arc::into_inner(state).unwrap();
     state.config.listen = vec![([127, 0, 0, 1], 0).into()];
     let server = Server::bind(Arc::new(ArcSwap::from_pointee(state)), None).await.unwrap();
     let address = server.addresses()[0].strip_prefix("http://").unwrap().to_owned();

@@ -79,8 +79,8 @@ impl Seen {
 /// A server with people, and with one package of the organisation's, if it has one.
 pub(super) struct World {
     pub(super) engine: Fixture,
-    pub(super) state: State,
-    pub(super) failed_logins: FailedLogins,
+    pub(super) state: Arc<State>,
+    pub(super) failed_logins: Arc<FailedLogins>,
     ecosystem: &'static dyn Ecosystem,
     pub(super) users: HashMap<&'static str, u64>,
     acme: u64,
@@ -143,8 +143,8 @@ impl World {
             truth: Arc::clone(plot.truth),
         };
         let mut world = Self {
-            state,
-            failed_logins: FailedLogins::new(u32::MAX),
+            state: Arc::new(state),
+            failed_logins: Arc::new(FailedLogins::new(u32::MAX)),
             ecosystem: plot.ecosystem,
             users,
             acme: acme.0,
