@@ -91,7 +91,7 @@ fn begin<'a>(
     let (response, client) = match origin::origin(&parts.headers, &parts.uri, &setting) {
         Err(error) => (plain_error(&error), peer.ip()),
         Ok(origin) => {
-            let Some(response) = hit::hit(state, &parts, &origin, &trace) else {
+            let Some(response) = hit::hit(state, &parts, &origin, &trace, started) else {
                 let Origin { url, host, client } = origin;
                 let (url, host) = (url.into_owned(), host.to_owned());
                 let work = async move {
