@@ -88,8 +88,8 @@ impl Callers {
 
 impl Known {
     /// Whether it still stands for its caller.
-    fn holds(&self, generation: u64, now: Timestamp) -> bool {
-        self.generation == generation && now < self.until && Instant::now() < self.deadline
+    fn holds(&self, generation: u64, (now, instant): (Timestamp, Instant)) -> bool {
+        self.generation == generation && now < self.until && instant < self.deadline
     }
 
     /// Its caller, who is using the token now.
@@ -101,23 +101,29 @@ impl Known {
 
 impl Identity {
     /// Who asks, if memory knows the very words that the request says it with; `key` as for [`Identity::identify_with`].
-    /// Whether a session's word is taken, the caller says. `None` is no refusal: it leaves the request to the other functions.
+    /// Whether a session's word is taken, the caller says, and what time it is by both clocks: reading one takes 25 ns. `None` is
+    /// no refusal: it leaves the request to the other functions.
     ///
     /// Nothing is remembered longer than by them: each entry ends with the generation it was read under.
     #[must_use]
-    pub fn identify_in_memory(&self, headers: &HeaderMap, key: Option<&HeaderValue>, sessions: bool) -> Option<Identified> {
+    pub fn identify_in_memory(
+        &self,
+        headers: &HeaderMap,
+        key: Option<&HeaderValue>,
+        sessions: bool,
+        (now, instant): (Timestamp, Instant),
+    ) -> Option<Identified> {
         let said = match credentials::said(headers, key) {
             credentials::Said::Nothing => return Some(Identified { caller: Caller::anonymous(), session: None }),
             credentials::Said::Once(value) => self.callers.said.get(&said_key(value))?,
             credentials::Said::Twice => return None,
         };
-        let (now, generation) = (self.clock.now(), self.generation());
         let session = match &said.session {
             Some((limits, ends)) if sessions && now < *ends => Some(Arc::clone(limits)),
             Some(_) => return None,
             None => None,
         };
-        said.known.holds(generation, now).then(|| Identified { caller: said.known.used(now), session })
+        said.known.holds(self.generation(), (now, instant)).then(|| Identified { caller: said.known.used(now), session })
     }
 
     /// Remembers what the headers say: whose token it is, or whose session with which limits and which end.
@@ -188,7 +194,7 @@ impl Identity {
         let now = self.clock.now();
         // Read before the store is: what changes in between makes the entry stale, not wrong.
         let generation = self.generation();
-        if let Some(known) = self.callers.known.get(&hash).filter(|known| known.holds(generation, now)) {
+        if let Some(known) = self.callers.known.get(&hash).filter(|known| known.holds(generation, (now, Instant::now()))) {
             return Ok((known.used(now), known));
         }
         // Boxed, as all that a hit does not need, so that a request's future is small: it is moved several times.

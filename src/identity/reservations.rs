@@ -148,7 +148,7 @@ impl Identity {
     /// # Errors
     /// When the store fails.
     pub async fn reservations(&self) -> Result<Arc<Reservations>> {
-        if let Some(all) = self.reservations_in_memory() {
+        if let Some(all) = self.reservations_in_memory(self.clock.now()) {
             return Ok(all);
         }
         let (generation, now) = (self.generation(), self.clock.now());
@@ -161,8 +161,8 @@ impl Identity {
 
     /// Every reservation, if memory knows them as they are now.
     #[must_use]
-    pub fn reservations_in_memory(&self) -> Option<Arc<Reservations>> {
-        let (generation, now) = (self.generation(), self.clock.now());
+    pub fn reservations_in_memory(&self, now: Timestamp) -> Option<Arc<Reservations>> {
+        let generation = self.generation();
         let known = self.reservations.0.load();
         known.as_ref().filter(|known| known.generation == generation && now < known.until).map(|known| Arc::clone(&known.all))
     }

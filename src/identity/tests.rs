@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::rows::Rows;
 use super::*;
 use crate::clock::Timestamp;
@@ -389,7 +391,7 @@ async fn memory_knows_the_words_of_a_caller_as_long_as_they_hold() {
     let (token, text) = f.token(ann, None).await;
     let session = f.identity.open_session(f.caller(&text).await.unwrap().signed().unwrap(), "for this").unwrap();
     let (own, session) = (bearer(text.expose()), bearer(&session));
-    let known = |headers: &HeaderMap, sessions| f.identity.identify_in_memory(headers, None, sessions);
+    let known = |headers: &HeaderMap, sessions| f.identity.identify_in_memory(headers, None, sessions, (f.clock.now(), Instant::now()));
     assert!(matches!(*known(&HeaderMap::new(), false).unwrap().caller, Caller::Anonymous));
     assert!(known(&session, true).is_none() && known(&bearer("pkh_x"), true).is_none(), "nobody said so before");
     f.identity.identify_session(&session).await.unwrap();

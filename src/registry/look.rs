@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::{Keeping, Plan, Registry, Rendered, Topic};
 use crate::access::Grant;
 use crate::catalog::View;
+use crate::clock::Timestamp;
 use crate::format::{BaseParts, Document};
 use crate::http::negotiate::Coding;
 use crate::http::{HeaderMap, HeaderValue, Method, Response};
@@ -42,6 +43,8 @@ pub struct Look<'a> {
     pub host: &'a str,
     /// Notes for the log line.
     pub trace: &'a Trace,
+    /// When it came.
+    pub now: Timestamp,
 }
 
 /// A file that a path names, with what every answer says of it.
@@ -96,7 +99,7 @@ impl Look<'_> {
     /// The right to read a package, and where it comes from.
     #[must_use]
     pub fn grant(&self, view: View, ecosystem: &'static str, name: &PackageName) -> Option<(Plan, Grant)> {
-        self.registry.read_grant_in_memory(view, ecosystem, self.caller, name)
+        self.registry.read_grant_in_memory(view, ecosystem, self.caller, name, self.now)
     }
 
     /// A package's document, rendered.
@@ -166,7 +169,8 @@ mod tests {
         f.publish("npm", "tool", ann.id().unwrap(), "1.0.0").await.unwrap();
         let name = PackageName::new("tool").unwrap();
         let system = Grant::system(("npm", &name, None));
-        let may = |caller: &Caller| f.registry.read_grant_in_memory(View::Root, "npm", caller, &name).is_some();
+        let now = f.registry.clock().now();
+        let may = |caller: &Caller| f.registry.read_grant_in_memory(View::Root, "npm", caller, &name, now).is_some();
         let ask = async |caller: &Caller| f.registry.grant("npm", caller, &name, Action::Read).await;
         ask(&ann).await.unwrap();
         assert_eq!([&ann, &bob, &Caller::Anonymous].map(may), [true, false, false]);

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::access::{self, Action, Grant, Target};
 use crate::blob::Blobs;
 use crate::catalog::{Catalog, Head, View};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
@@ -419,12 +419,19 @@ impl Registry {
 
     /// As [`Registry::grant_in`] to read, if memory holds all that it takes and the caller has the right.
     #[must_use]
-    pub fn read_grant_in_memory(&self, view: View, ecosystem: &'static str, caller: &Caller, name: &PackageName) -> Option<(Plan, Grant)> {
+    pub fn read_grant_in_memory(
+        &self,
+        view: View,
+        ecosystem: &'static str,
+        caller: &Caller,
+        name: &PackageName,
+        now: Timestamp,
+    ) -> Option<(Plan, Grant)> {
         let head = self.catalog.head_in_memory(view, ecosystem, name)?;
         if head.is_none() && view != View::Root {
             return None;
         }
-        let merges = self.identity.reservations_in_memory()?.find(ecosystem, name).map(|reservation| reservation.merge);
+        let merges = self.identity.reservations_in_memory(now)?.find(ecosystem, name).map(|reservation| reservation.merge);
         let plan = self.plan(head, merges, ecosystem, name, false);
         let grant = self.decide(&plan, ecosystem, caller, name, Action::Read).ok()?;
         Some((plan, grant))

@@ -4,6 +4,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use tokio::time::Instant;
+
 use super::State;
 use super::origin::Origin;
 use super::router::{self, Located};
@@ -15,7 +17,7 @@ use crate::observe::Trace;
 use crate::registry::Look;
 
 /// Answers a request if memory holds who asks, what they may, and what they ask for.
-pub(super) fn hit(state: &State, parts: &request::Parts, origin: &Origin<'_>, trace: &Trace) -> Option<Response> {
+pub(super) fn hit(state: &State, parts: &request::Parts, origin: &Origin<'_>, trace: &Trace, started: Instant) -> Option<Response> {
     if !matches!(parts.method, Method::GET | Method::HEAD) {
         return None;
     }
@@ -29,8 +31,10 @@ pub(super) fn hit(state: &State, parts: &request::Parts, origin: &Origin<'_>, tr
     if !state.enabled.iter().any(|name| name == info.name) {
         return None;
     }
+    let now = state.registry.clock().now();
     let key = info.key_header.filter(|_| !info.sessions).and_then(|name| parts.headers.get(name));
-    let Identified { caller, session } = state.registry.identity().identify_in_memory(&parts.headers, key, info.sessions)?;
+    let identity = state.registry.identity();
+    let Identified { caller, session } = identity.identify_in_memory(&parts.headers, key, info.sessions, (now, started))?;
     let look = Look {
         registry: &state.registry,
         caller: &caller,
@@ -42,6 +46,7 @@ pub(super) fn hit(state: &State, parts: &request::Parts, origin: &Origin<'_>, tr
         base: BaseParts(&origin.url, mount),
         host: origin.host,
         trace,
+        now,
     };
     // A defect must cost its own request and no other; the ordinary way will say what it was.
     let mut response = catch_unwind(AssertUnwindSafe(|| ecosystem.hit(&look))).ok().flatten()?;

@@ -90,7 +90,7 @@ pub fn serve(client: &Arc<Client>, request: hyper::Request<Incoming>) -> Either<
     let (response, address) = match origin::origin(&parts.headers, &parts.uri, &setting) {
         Err(error) => (plain_error(&error), client.peer.ip()),
         Ok(origin) => {
-            let Some(response) = hit::hit(&state, &parts, &origin, &trace) else {
+            let Some(response) = hit::hit(&state, &parts, &origin, &trace, started) else {
                 let Origin { url, host, client: address } = origin;
                 let (url, host) = (url.into_owned(), host.to_owned());
                 let (state, client) = (Guard::into_inner(state), Arc::clone(client));
