@@ -1,21 +1,24 @@
 //! Small cached blobs on their way to the disk.
 //!
 //! Making a file costs 30 to 40 µs and a hop to a blocking thread 6 µs and more, while the
-//! readers of a small body need only its hash. So it is queued here when they have it,
-//! and one thread writes all that has queued up meanwhile. The queue is bounded in bytes,
-//! and who finds it full waits before its readers get their last byte, so that the disk sets the
-//! pace. What a crash finds in the queue is fetched again.
+//! readers of a small body need only its hash. So it is queued here when they have it, and
+//! whoever fetched it is done: until it is written it is read from the queue. One thread
+//! writes all that has queued up meanwhile, and then the rows that refer to it, in one batch.
+//! The queue is bounded in bytes, and who finds it full waits before its readers get their
+//! last byte, so that the disk sets the pace. What a crash finds in the queue is fetched again.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::disk::{self, failed, full};
-use super::{Blobs, Lease};
-use crate::digest::Digest;
+use super::{Blobs, Id, digest_of};
 use crate::error::{Error, Result, Subject};
+use crate::store::{Batch, Change};
 
 /// What is waiting.
 pub(super) struct Behind {
@@ -23,20 +26,38 @@ pub(super) struct Behind {
     /// Room, in KiB.
     room: Arc<Semaphore>,
     room_kib: u32,
+    /// Wakes who waits until nothing is queued.
+    idle: Notify,
 }
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Waiting>,
+    waiting: Vec<Waiting>,
+    /// The bytes of what waits or is being written, and how often it does.
+    unwritten: HashMap<Id, (Bytes, usize)>,
     /// Whether a thread is at work.
     busy: bool,
 }
 
-/// A blob that is to be written, and who waits for that.
+impl Queue {
+    /// What was written, or could not be, is no longer read from here.
+    fn forget(&mut self, round: &[Waiting]) {
+        for Waiting { id, .. } in round {
+            if let Entry::Occupied(mut unwritten) = self.unwritten.entry(*id) {
+                unwritten.get_mut().1 -= 1;
+                if unwritten.get().1 == 0 {
+                    unwritten.remove();
+                }
+            }
+        }
+    }
+}
+
+/// A blob that is to be written, and the rows that refer to it.
 struct Waiting {
-    digest: Digest,
+    id: Id,
     bytes: Bytes,
-    done: oneshot::Sender<Result<Lease>>,
+    rows: Batch,
     _place: OwnedSemaphorePermit,
 }
 
@@ -44,7 +65,12 @@ impl Behind {
     /// A queue that holds at most so many bytes.
     pub(super) fn new(limit_bytes: u64) -> Self {
         let room_kib = u32::try_from(limit_bytes >> 10).unwrap_or(u32::MAX >> 4).clamp(1, u32::MAX >> 4);
-        Self { queue: Mutex::default(), room: Arc::new(Semaphore::new(room_kib as usize)), room_kib }
+        Self { queue: Mutex::default(), room: Arc::new(Semaphore::new(room_kib as usize)), room_kib, idle: Notify::new() }
+    }
+
+    /// The bytes of a blob that is not written yet.
+    pub(super) fn get(&self, id: &Id) -> Option<Bytes> {
+        self.lock().unwritten.get(id).map(|(bytes, _)| bytes.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -61,49 +87,88 @@ impl Blobs {
         place.map_err(|error| Error::internal(Subject::Blob, error))
     }
 
-    /// Queues a cached blob, whose digest is proved, and waits until it is kept. It is written also if nobody waits.
-    pub(super) async fn keep_behind(&self, digest: Digest, bytes: Bytes, place: OwnedSemaphorePermit) -> Result<Lease> {
-        let (done, kept) = oneshot::channel();
+    /// Queues a cached blob, whose digest is proved, and the rows that are committed once it is written. From now on it can
+    /// be read. When it cannot be written it is gone again, as if it were evicted.
+    pub(super) fn keep_behind(&self, id: Id, bytes: Bytes, rows: Batch, place: OwnedSemaphorePermit) {
         let idle = {
             let mut queue = self.0.behind.lock();
-            queue.waiting.push_back(Waiting { digest, bytes, done, _place: place });
+            queue.unwritten.entry(id).or_insert_with(|| (bytes.clone(), 0)).1 += 1;
+            queue.waiting.push(Waiting { id, bytes, rows, _place: place });
             !std::mem::replace(&mut queue.busy, true)
         };
         if idle {
             let run = Run(self.clone());
             tokio::task::spawn_blocking(move || run.run());
         }
-        kept.await.unwrap_or_else(|_| Err(Error::internal(Subject::Blob, "writing behind broke off")))
     }
 
-    fn write_behind(&self, digest: &Digest, bytes: &Bytes) -> Result<Lease> {
+    /// Waits until every small blob that has come is written, and the rows that refer to it.
+    pub async fn settle(&self) {
+        loop {
+            // Whoever is told only later has been told.
+            let idle = self.0.behind.idle.notified();
+            if !self.0.behind.lock().busy {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    fn write_behind(&self, id: &Id, bytes: &Bytes) -> Result<()> {
         let disk = &self.0.disk;
         let (temporary, file) = disk.temporary().map_err(failed)?;
         disk::append(&file, std::slice::from_ref(bytes)).map_err(failed)?;
-        let lease = self.place_cached(digest, bytes.len() as u64, temporary, &file)?;
-        self.remember(digest, bytes.clone());
-        Ok(lease)
+        self.place_cached(&digest_of(id), bytes.len() as u64, temporary, &file).map(drop)
+    }
+
+    /// Writes what has gathered and commits the rows that refer to it, each key once, in order, as the store likes it best.
+    fn write_round(&self, round: &mut [Waiting]) -> Result<()> {
+        let bytes: u64 = round.iter().map(|waiting| waiting.bytes.len() as u64).sum();
+        if !self.has_room(bytes) {
+            return Err(full());
+        }
+        let mut changes = BTreeMap::new();
+        let mut outcome = Ok(());
+        let mut written = 0;
+        for waiting in &mut *round {
+            outcome = self.write_behind(&waiting.id, &waiting.bytes);
+            if outcome.is_err() {
+                break;
+            }
+            written += 1;
+            let mut rows = std::mem::take(&mut waiting.rows);
+            self.0.index.put_row(&mut rows, &waiting.id)?;
+            for change in rows.changes {
+                let (Change::Put(table, key, _) | Change::Delete(table, key)) = &change;
+                changes.insert((*table, key.clone()), change);
+            }
+        }
+        let rows = Batch { conditions: Vec::new(), changes: changes.into_values().collect() };
+        let committed = Handle::current().block_on(self.0.store.commit(rows));
+        if committed.is_err() {
+            for waiting in &round[..written] {
+                self.mark_cached(&digest_of(&waiting.id), waiting.bytes.len() as u64);
+            }
+        }
+        outcome.and(committed.map(drop))
     }
 }
 
-/// A thread's work on the queue. When it panics, what waits is dropped, and who waits for it is told.
+/// A thread's work on the queue. When it panics, what waits is dropped.
 struct Run(Blobs);
 
 impl Run {
     fn run(self) {
-        while let Some(batch) = self.next() {
-            let bytes: u64 = batch.iter().map(|waiting| waiting.bytes.len() as u64).sum();
-            let roomy = self.0.has_room(bytes);
-            for Waiting { digest, bytes, done, _place } in batch {
-                let kept = if roomy { self.0.write_behind(&digest, &bytes) } else { Err(full()) };
-                // Nobody may be waiting any more; the blob is kept all the same.
-                let _ = done.send(kept);
+        while let Some(mut round) = self.next() {
+            if let Err(error) = self.0.write_round(&mut round) {
+                tracing::warn!(?error, "small bodies were passed on without being stored");
             }
+            self.0.0.behind.lock().forget(&round);
         }
     }
 
     /// All that waits. When there is nothing the work ends in the same instant.
-    fn next(&self) -> Option<VecDeque<Waiting>> {
+    fn next(&self) -> Option<Vec<Waiting>> {
         let mut queue = self.0.0.behind.lock();
         queue.busy = !queue.waiting.is_empty();
         queue.busy.then(|| std::mem::take(&mut queue.waiting))
@@ -115,5 +180,6 @@ impl Drop for Run {
         if std::thread::panicking() {
             *self.0.0.behind.lock() = Queue::default();
         }
+        self.0.0.behind.idle.notify_waiters();
     }
 }

@@ -298,6 +298,11 @@ impl Blobs {
             }
             return Ok(Some(Blob::file(*digest, file, None)));
         }
+        if let Some(bytes) = self.0.behind.get(&id) {
+            // Its second user; it is in memory already.
+            small.insert(id, bytes.clone());
+            return Ok(Some(Blob::memory(*digest, bytes)));
+        }
         // Boxed, so that the future of a hit is small.
         Box::pin(self.read_file(id, digest, expected)).await
     }
@@ -382,6 +387,17 @@ impl Blobs {
         }
     }
 
+    /// Whether there is such a blob, or is about to be: a small one that has come may yet have to be written.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn holds(&self, digest: &Digest) -> Result<bool> {
+        match id_of(digest) {
+            Some(id) if self.0.behind.get(&id).is_some() => Ok(true),
+            _ => self.contains(digest).await,
+        }
+    }
+
     /// Removes a blob at once, whoever refers to it. `false` if it is leased and stays.
     ///
     /// # Errors
@@ -407,6 +423,18 @@ impl Blobs {
     /// When the row cannot be written down.
     pub fn put_row(&self, batch: &mut Batch, digest: &Digest) -> Result<()> {
         id_of(digest).map_or(Ok(()), |id| self.0.index.put_row(batch, &id))
+    }
+
+    /// Commits rows that refer to a cached blob, and what the index knows of it; see [`Blobs::put_row`].
+    pub(super) async fn commit_row(&self, digest: &Digest, size: u64, mut rows: Batch) {
+        let committed = match self.put_row(&mut rows, digest) {
+            Ok(()) => self.0.store.commit(rows).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = committed {
+            tracing::error!(?error, "recording a kept file failed");
+            self.mark_cached(digest, size);
+        }
     }
 
     /// Writes new cached blobs, and when they were used, to the index, and gives idle memory back.

@@ -143,7 +143,7 @@ impl Fetcher {
     async fn fill(&self, upstream: &Upstream, mut wanted: Wanted, announce: Announce<Shared<Filling>>) {
         // Fetched between the caller's look and this flight's start; a record whose blob was evicted is none.
         if let Some(kept) = self.0.files.get(&file_key(upstream, &wanted.name, &wanted.file))
-            && self.0.blobs.contains(&kept.digest).await.unwrap_or(false)
+            && self.0.blobs.holds(&kept.digest).await.unwrap_or(false)
         {
             return announce.result(Ok(Filling::Kept(kept)));
         }
@@ -165,12 +165,16 @@ impl Fetcher {
             return filler.fail(&error);
         }
         let _closing = Closing::begin(&self.0.closing);
-        match filler.finish().await {
-            Ok(kept) if kept.stored() => {
+        let key = row_key(upstream, &wanted.name, &wanted.file);
+        let record = |digest: &Digest, size| {
+            let mut rows = Batch::new();
+            FILES.put(&mut rows, key, &KeptFile { digest: *digest, size })?;
+            Ok(rows)
+        };
+        match filler.finish_with(record).await {
+            Ok(kept) if kept.stored => {
                 let record = KeptFile { digest: kept.digests.sha256, size: kept.size };
-                if let Err(error) = self.record(upstream, &wanted, record).await {
-                    tracing::error!(error = ?error, "recording a kept file failed");
-                }
+                self.0.files.insert(file_key(upstream, &wanted.name, &wanted.file), Arc::new(record));
             }
             Ok(_) => {}
             Err(error) => {
@@ -263,18 +267,6 @@ impl Fetcher {
         // What has come is not asked for again.
         filler.push(bytes.into()).await?;
         end.and_then(|()| whole(filler, source))
-    }
-
-    async fn record(&self, upstream: &Upstream, wanted: &Wanted, record: KeptFile) -> Result<()> {
-        let mut batch = Batch::new();
-        FILES.put(&mut batch, row_key(upstream, &wanted.name, &wanted.file), &record)?;
-        self.0.blobs.put_row(&mut batch, &record.digest)?;
-        if let Err(error) = self.0.store.commit(batch).await {
-            self.0.blobs.mark_cached(&record.digest, record.size);
-            return Err(error);
-        }
-        self.0.files.insert(file_key(upstream, &wanted.name, &wanted.file), Arc::new(record));
-        Ok(())
     }
 
     /// Keeps small bytes that were computed or relayed, as a cached blob.
