@@ -17,7 +17,7 @@ use super::flight::{Announce, Landed};
 use super::{Fetcher, Shared, Upstream, Verdict};
 use crate::blob::Purpose;
 use crate::blob::{Expect, Filler, Spool};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::Inspection;
 use crate::http::{HeaderMap, HeaderValue, Method, header};
@@ -40,6 +40,8 @@ pub struct KeptFile {
 pub enum Filling {
     /// It is arriving.
     Arriving(Spool),
+    /// It is small and has been waited for: it is here, or failed.
+    Come(Spool),
     /// It is kept: it was fetched between the caller's look and its asking.
     Kept(Arc<KeptFile>),
 }
@@ -75,6 +77,13 @@ impl Fetcher {
         let key = file_key(upstream, name, file);
         if let Some(kept) = self.0.files.get(&key) {
             return Ok(Some(kept));
+        }
+        // What is named by its digest is not kept if there is no such blob; that is found out at a quarter of the store's price.
+        if let Ok(digest) = file.parse::<Digest>()
+            && digest.algorithm() == Algorithm::Sha256
+            && !self.0.blobs.holds(&digest).await?
+        {
+            return Ok(None);
         }
         let Some(stored) = Box::pin(FILES.get(&*self.0.store, row_key(upstream, name, file))).await? else { return Ok(None) };
         let kept = Arc::new(stored.value);
@@ -158,13 +167,29 @@ impl Fetcher {
             Err(error) => return announce.result(Err(Arc::new(error))),
         };
         let Opened { mut filler, spool, mut source } = opened;
-        announce.result(Ok(Filling::Arriving(spool)));
-        if let Err(error) = self.pour(upstream, &wanted, &mut filler, &mut source).await {
-            tracing::warn!(upstream = upstream.name(), package = %wanted.name, file = wanted.file, error = ?error, "fetching a file failed");
-            upstream.count_failure();
-            return filler.fail(&error);
+        // Who wants a small file has no use for a part of it, and is woken once.
+        let is_small = source.length.is_some_and(|length| length <= SMALL_BYTES);
+        if !is_small {
+            announce.result(Ok(Filling::Arriving(spool.clone())));
         }
-        let _closing = Closing::begin(&self.0.closing);
+        match self.pour(upstream, &wanted, &mut filler, &mut source).await {
+            Ok(()) => {
+                let _closing = Closing::begin(&self.0.closing);
+                self.finish(upstream, &wanted, filler).await;
+            }
+            Err(error) => {
+                tracing::warn!(upstream = upstream.name(), package = %wanted.name, file = wanted.file, error = ?error, "fetching a file failed");
+                upstream.count_failure();
+                filler.fail(&error);
+            }
+        }
+        if is_small {
+            announce.result(Ok(Filling::Come(spool)));
+        }
+    }
+
+    /// Has a file that has come proved and kept.
+    async fn finish(&self, upstream: &Upstream, wanted: &Wanted, filler: Filler) {
         let key = row_key(upstream, &wanted.name, &wanted.file);
         let record = |digest: &Digest, size| {
             let mut rows = Batch::new();

@@ -63,7 +63,7 @@ async fn push_all(filler: &mut Filler, body: &Bytes, frame: usize) -> Result<()>
 async fn assert_nothing_stays(place: &Place, body: &[u8]) {
     place.blobs.settle().await;
     wait_until(|| place.temporaries() == 0).await;
-    assert!(!place.blobs.contains(&Digest::sha256(body)).await.unwrap());
+    assert!(!place.blobs.holds(&Digest::sha256(body)).await.unwrap());
     assert_eq!(place.blobs.usage().cached_count, 0);
     assert_eq!(place.blobs.0.fills.load(Ordering::Relaxed), 0);
 }
@@ -534,7 +534,7 @@ async fn a_small_body_is_written_though_nobody_waits_for_it() {
     let _ = filler.finish().now_or_never();
     assert_eq!(read(spool.chunks(None)).await, (body.to_vec(), true));
     wait_until(|| place.blobs.usage().cached_count == 1).await;
-    assert!(place.blobs.contains(&Digest::sha256(&body)).await.unwrap());
+    assert!(place.blobs.holds(&Digest::sha256(&body)).await.unwrap());
 }
 
 #[tokio::test]
