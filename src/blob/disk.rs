@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! blobs/sha256/ab/abcd…   a blob; whole, hashed, never changed
+//! segments/               small cached blobs, many to a file; see `segment`
 //! journal/                small hosted blobs until their files are on disk; see `journal`
 //! tmp/<number>            being written or on its way out; emptied at start
 //! quarantine/             what a check found wrong, for the operator to look at
@@ -38,6 +39,7 @@ pub(super) struct Disk {
     temporaries: OwnedFd,
     quarantine: OwnedFd,
     journal: OwnedFd,
+    segments: OwnedFd,
     next: AtomicU64,
     free: FreeSpace,
     /// Which folders of blobs have been synced into `blobs/sha256`.
@@ -73,6 +75,8 @@ pub(super) enum Folder {
     Sha256,
     /// `blobs/sha256/ab`
     Shard(u8),
+    /// `segments`
+    Segments,
 }
 
 impl Folder {
@@ -83,6 +87,7 @@ impl Folder {
             Self::Blobs => format!("blobs/{name}"),
             Self::Sha256 => format!("blobs/sha256/{name}"),
             Self::Shard(shard) => format!("blobs/sha256/{shard:02x}/{name}"),
+            Self::Segments => format!("segments/{name}"),
         }
     }
 }
@@ -105,6 +110,7 @@ impl Disk {
         let temporaries = folder(&root, "tmp")?;
         let quarantine = folder(&root, "quarantine")?;
         let journal = folder(&root, "journal")?;
+        let segments = folder(&root, "segments")?;
         rustix::fs::fsync(&root)?;
         let disk = Self {
             blobs,
@@ -112,6 +118,7 @@ impl Disk {
             temporaries,
             quarantine,
             journal,
+            segments,
             next: AtomicU64::new(0),
             free,
             synced: std::array::from_fn(|_| AtomicBool::new(false)),
@@ -124,6 +131,11 @@ impl Disk {
             }
         }
         Ok(disk)
+    }
+
+    /// The folder of the segments.
+    pub(super) fn segments(&self) -> &OwnedFd {
+        &self.segments
     }
 
     /// Bytes that may still be written.
@@ -246,6 +258,7 @@ impl Disk {
             Folder::Blobs => self.put_away(&self.blobs, name),
             Folder::Sha256 => self.put_away(&self.sha256, name),
             Folder::Shard(shard) => self.put_away(&self.shard(shard)?, name),
+            Folder::Segments => self.put_away(&self.segments, name),
         }
     }
 
@@ -254,6 +267,7 @@ impl Disk {
         let shard = match folder {
             Folder::Blobs => return list(&self.blobs),
             Folder::Sha256 => return list(&self.sha256),
+            Folder::Segments => return list(&self.segments),
             Folder::Shard(shard) => self.shard(shard),
         };
         match shard {

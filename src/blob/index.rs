@@ -3,17 +3,19 @@
 //! Kept in memory, since every download touches an entry; rows in the cache's store
 //! let it survive a restart. Rows are written now and then, in bulk. What a crash
 //! loses is harmless: an unknown file is swept and fetched again, a row without a
-//! file is dropped when somebody asks for it.
+//! file is dropped when somebody asks for it. What lies in a segment has no row: the
+//! segment's own list says so, and it counts as used when that was written.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Id;
+use super::segment::{Place, Placed, Segments};
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::store::table::{Key, KeyParts, Table};
@@ -41,6 +43,7 @@ pub(super) struct Index {
     count: AtomicU64,
     /// One flush at a time: two could write an older row over a newer one.
     flushing: tokio::sync::Mutex<()>,
+    segments: Arc<Segments>,
 }
 
 #[derive(Default)]
@@ -57,6 +60,8 @@ struct Entry {
     used: Timestamp,
     /// What the row says.
     written: Timestamp,
+    /// Where in the segments it lies, if that is where it lies.
+    place: Option<Place>,
 }
 
 /// A cached blob in the order of eviction.
@@ -68,13 +73,14 @@ pub(super) struct Aged {
 }
 
 impl Index {
-    /// Reads all rows.
-    pub(super) async fn load(store: &dyn Store) -> Result<Self> {
+    /// Reads all rows, and takes in what the segments hold.
+    pub(super) async fn load(store: &dyn Store, segments: Arc<Segments>, placed: Vec<Placed>) -> Result<Self> {
         let index = Self {
             parts: std::array::from_fn(|_| Mutex::default()),
             bytes: AtomicU64::new(0),
             count: AtomicU64::new(0),
             flushing: tokio::sync::Mutex::default(),
+            segments,
         };
         let mut after: Option<Bytes> = None;
         loop {
@@ -82,30 +88,68 @@ impl Index {
             for (key, row) in &rows {
                 if let Some(id) = KeyParts(key).bytes(size_of::<Id>()).and_then(|id| Id::try_from(id).ok()) {
                     let CachedRow { size, used } = row.value;
-                    index.part(&id).entries.insert(id, Entry { size, used, written: used });
+                    index.part(&id).entries.insert(id, Entry { size, used, written: used, place: None });
                     index.bytes.fetch_add(size, Ordering::Relaxed);
                     index.count.fetch_add(1, Ordering::Relaxed);
                 }
             }
             match rows.into_iter().nth(PAGE - 1) {
                 Some((last, _)) => after = Some(last),
-                None => return Ok(index),
+                None => break,
             }
+        }
+        for Placed { id, place, size, written } in placed {
+            index.insert(id, Entry { size, used: written, written: Timestamp::default(), place: Some(place) });
+        }
+        Ok(index)
+    }
+
+    /// Enters a blob that is a file, or notes its use.
+    pub(super) fn enter(&self, id: Id, size: u64, now: Timestamp) {
+        self.insert(id, Entry { size, used: now, written: Timestamp::default(), place: None });
+    }
+
+    /// Enters a blob that is in a segment.
+    pub(super) fn enter_at(&self, id: Id, place: Place, size: u64, now: Timestamp) {
+        self.insert(id, Entry { size, used: now, written: Timestamp::default(), place: Some(place) });
+    }
+
+    fn insert(&self, id: Id, entry: Entry) {
+        let mut part = self.part(&id);
+        let before = part.entries.insert(id, entry);
+        // A row is written for a file, and taken away from what is none any more.
+        if entry.place.is_none() || before.is_some_and(|before| before.place.is_none()) {
+            part.changed.insert(id);
+        }
+        drop(part);
+        self.bytes.fetch_add(entry.size, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if let Some(before) = before {
+            self.left(&before);
         }
     }
 
-    /// Enters a blob, or notes its use.
-    pub(super) fn enter(&self, id: Id, size: u64, now: Timestamp) {
-        let mut part = self.part(&id);
-        let entry = Entry { size, used: now, written: Timestamp::default() };
-        let before = part.entries.insert(id, entry);
-        part.changed.insert(id);
+    /// Counts an entry that is gone.
+    fn left(&self, entry: &Entry) {
+        self.bytes.fetch_sub(entry.size, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        if let Some(place) = entry.place {
+            self.segments.release(place, entry.size);
+        }
+    }
+
+    /// Where in the segments a blob lies, if it does, and its size.
+    pub(super) fn place(&self, id: &Id) -> Option<(Place, u64)> {
+        self.part(id).entries.get(id).and_then(|entry| Some((entry.place?, entry.size)))
+    }
+
+    /// Notes that a blob was copied to another place, unless it is gone or elsewhere by now: then the copy is a hole.
+    pub(super) fn relocate(&self, placed: &Placed, to: Place) {
+        let mut part = self.part(&placed.id);
+        let entry = part.entries.get_mut(&placed.id).filter(|entry| entry.place == Some(placed.place));
+        let hole = entry.and_then(|entry| entry.place.replace(to)).unwrap_or(to);
         drop(part);
-        self.bytes.fetch_add(size, Ordering::Relaxed);
-        match before {
-            Some(before) => self.bytes.fetch_sub(before.size, Ordering::Relaxed),
-            None => self.count.fetch_add(1, Ordering::Relaxed),
-        };
+        self.segments.release(hole, placed.size);
     }
 
     /// Notes a use of a blob, if it is cached. Gives its size.
@@ -114,8 +158,8 @@ impl Index {
         let entry = part.entries.get_mut(id)?;
         let now = clock.now();
         entry.used = entry.used.max(now);
-        let Entry { size, written, .. } = *entry;
-        if now.since(written) >= TOUCH {
+        let Entry { size, written, place, .. } = *entry;
+        if place.is_none() && now.since(written) >= TOUCH {
             part.changed.insert(*id);
         }
         Some(size)
@@ -125,10 +169,11 @@ impl Index {
     pub(super) fn forget(&self, id: &Id) -> bool {
         let mut part = self.part(id);
         let Some(entry) = part.entries.remove(id) else { return false };
-        part.changed.insert(*id);
+        if entry.place.is_none() {
+            part.changed.insert(*id);
+        }
         drop(part);
-        self.bytes.fetch_sub(entry.size, Ordering::Relaxed);
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.left(&entry);
         true
     }
 
@@ -185,7 +230,7 @@ impl Index {
         let mut batch = Batch::new();
         for id in changed {
             let key = Key::new().bytes(id);
-            let row = self.part(id).entries.get_mut(id).map(|entry| {
+            let row = self.part(id).entries.get_mut(id).filter(|entry| entry.place.is_none()).map(|entry| {
                 entry.written = entry.used;
                 CachedRow { size: entry.size, used: entry.used }
             });

@@ -30,6 +30,7 @@ use self::journal::Journal;
 use self::lease::Leases;
 use self::open::{Open, OpenFiles};
 use self::read::{Buffers, PROOF_HOLDS, Proof, Proved, Stamp};
+use self::segment::{Place, Segments};
 use self::spool::frames::Frames;
 use self::write::Sink;
 use crate::clock::Clock;
@@ -47,6 +48,7 @@ mod journal;
 mod lease;
 mod open;
 mod read;
+mod segment;
 mod session;
 mod spool;
 mod sweep;
@@ -80,6 +82,9 @@ pub struct Config {
     pub spool_window_bytes: u64,
     /// Small blobs that wait, in memory, to be written.
     pub write_behind_bytes: u64,
+    /// Size from which on a file that holds many small cached blobs is not added to. Such a file is removed once nothing of
+    /// it is cached any more; while less than half of it is, the rest is copied to another.
+    pub segment_bytes: u64,
     /// Size of each of the two files in which small hosted blobs are synced together.
     pub journal_bytes: u64,
     /// Size of the parts in which files are written.
@@ -115,6 +120,7 @@ impl Default for Config {
             spool_ahead_bytes: 64 << 20,
             spool_window_bytes: 4 << 20,
             write_behind_bytes: 16 << 20,
+            segment_bytes: 64 << 20,
             journal_bytes: 8 << 20,
             write_coalesce_bytes: 1 << 20,
             small_limit_bytes: 64 << 10,
@@ -150,6 +156,7 @@ struct Inner {
     leases: Arc<Leases>,
     store: Arc<dyn Store>,
     index: Index,
+    segments: Arc<Segments>,
     behind: Behind,
     journal: Journal,
     frames: Arc<Frames>,
@@ -219,14 +226,16 @@ impl Blobs {
 
     async fn open_with(root: &Path, store: Arc<dyn Store>, clock: Clock, config: Config, free: FreeSpace) -> Result<Self> {
         let root = root.to_path_buf();
-        let (journal_bytes, largest) = (config.journal_bytes, config.small_limit_bytes);
-        let (disk, journal) = blocking(move || {
+        let (journal_bytes, largest, segment_bytes) = (config.journal_bytes, config.small_limit_bytes, config.segment_bytes);
+        let (disk, journal, (segments, placed)) = blocking(move || {
             let disk = Arc::new(Disk::open(&root, free).map_err(failed)?);
             let journal = Journal::open(&disk, journal_bytes, largest).map_err(failed)?;
-            Ok((disk, journal))
+            let segments = Segments::open(&disk, segment_bytes).map_err(failed)?;
+            Ok((disk, journal, segments))
         })
         .await?;
-        let index = Index::load(&*store).await?;
+        let segments = Arc::new(segments);
+        let index = Index::load(&*store, Arc::clone(&segments), placed).await?;
         // A guess at how many there will be; only the weight is a limit.
         let expected = usize::try_from(config.small_cache_bytes / (16 << 10)).unwrap_or(usize::MAX);
         let small = quick_cache::sync::Cache::with_weighter(expected, config.small_cache_bytes, SmallWeight);
@@ -246,6 +255,7 @@ impl Blobs {
             clock,
             store,
             index,
+            segments,
             small,
         })))
     }
@@ -303,6 +313,11 @@ impl Blobs {
             let bytes = Box::pin(file.read_whole()).await.map_err(failed)?;
             return self.keep_in_memory(id, digest, bytes).map(Some);
         }
+        if let Some(bytes) = self.0.behind.get(&id) {
+            // Its second user; it is in memory already.
+            small.insert(id, bytes.clone());
+            return Ok(Some(Blob::memory(*digest, bytes)));
+        }
         // Boxed, so that the future of a hit is small.
         Box::pin(self.read_file(id, digest, index.get(&id).map(|(size, _)| size))).await
     }
@@ -324,6 +339,18 @@ impl Blobs {
     /// As [`Blobs::read`], of what is neither in memory nor open.
     async fn read_file(&self, id: Id, digest: &Digest, expected: Option<u64>) -> Result<Option<Blob>> {
         let Inner { open, index, disk, config, buffers, proved, .. } = &*self.0;
+        while let Some((place, size)) = index.place(&id) {
+            if let Some(bytes) = self.read_placed(place, size, digest).await {
+                return self.keep_in_memory(id, digest, bytes).map(Some);
+            }
+            // It may have been copied to another place meanwhile.
+            if index.place(&id) == Some((place, size)) {
+                tracing::error!(%digest, "a cached blob is damaged");
+                index.forget(&id);
+            }
+        }
+        // What lay in a segment says nothing of a file of that name.
+        let expected = expected.filter(|_| index.get(&id).is_some());
         // Opening takes 2 µs when the name is in the kernel's cache; a thread's hop would cost three times that.
         let Some(file) = disk.blob(&id).map_err(failed)? else {
             index.forget(&id);
@@ -358,6 +385,14 @@ impl Blobs {
         Ok(Some(blob))
     }
 
+    /// The bytes of a blob in a segment; `None` if they are not there or not right.
+    async fn read_placed(&self, place: Place, size: u64, digest: &Digest) -> Option<Bytes> {
+        let data = self.0.segments.data(place)?;
+        let read = self.0.buffers.read_exact(&data, place.offset, size).await;
+        let bytes = read.inspect_err(|error| tracing::warn!(%error, "a segment cannot be read")).ok()?;
+        (Digest::sha256(&bytes) == *digest).then_some(bytes)
+    }
+
     /// Takes a blob that is proved into memory.
     fn keep_in_memory(&self, id: Id, digest: &Digest, bytes: Bytes) -> Result<Blob> {
         let etag = entity_tag(digest, None);
@@ -369,7 +404,7 @@ impl Blobs {
 
     /// Drops what was just kept of a blob that is gone: whoever removed it may have done so before that was kept.
     fn unless_removed(&self, id: &Id) -> Result<()> {
-        if self.0.disk.size(id).map_err(failed)?.is_none() {
+        if self.0.index.place(id).is_none() && self.0.disk.size(id).map_err(failed)?.is_none() {
             self.forget_content(id);
         }
         Ok(())
@@ -390,7 +425,7 @@ impl Blobs {
         self.0.leases.take(id, *digest, || self.0.disk.size(&id).ok().flatten().unwrap_or(0))
     }
 
-    /// Whether there is such a blob.
+    /// Whether there is such a blob, as a file of its own: what is hosted always is one.
     ///
     /// # Errors
     /// When the disk fails.
@@ -399,6 +434,17 @@ impl Blobs {
         match id_of(digest) {
             Some(id) => Ok(self.0.disk.size(&id).map_err(failed)?.is_some()),
             None => Ok(false),
+        }
+    }
+
+    /// Whether a blob can be read here: as [`Blobs::contains`], with those that are in a segment or about to be.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn holds(&self, digest: &Digest) -> Result<bool> {
+        match id_of(digest) {
+            Some(id) if self.0.behind.get(&id).is_some() || self.0.index.place(&id).is_some() => Ok(true),
+            _ => self.contains(digest).await,
         }
     }
 
@@ -427,6 +473,18 @@ impl Blobs {
     /// When the row cannot be written down.
     pub fn put_row(&self, batch: &mut Batch, digest: &Digest) -> Result<()> {
         id_of(digest).map_or(Ok(()), |id| self.0.index.put_row(batch, &id))
+    }
+
+    /// Commits rows that refer to a cached blob, and what the index knows of it; see [`Blobs::put_row`].
+    async fn commit_row(&self, digest: &Digest, size: u64, mut rows: Batch) {
+        let committed = match self.put_row(&mut rows, digest) {
+            Ok(()) => self.0.store.commit(rows).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = committed {
+            tracing::error!(?error, "recording a kept file failed");
+            self.mark_cached(digest, size);
+        }
     }
 
     /// Writes new cached blobs, and when they were used, to the index, and gives idle memory back.
@@ -501,6 +559,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 #[cfg(test)]
 mod journal_tests;
+#[cfg(test)]
+mod segment_tests;
 #[cfg(test)]
 mod session_tests;
 #[cfg(test)]

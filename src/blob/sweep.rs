@@ -9,11 +9,12 @@
 //! that have it open read on.
 
 use std::collections::HashSet;
+use std::io;
 use std::time::Duration;
 
 use super::disk::{Folder, failed};
 use super::index::Aged;
-use super::{Blobs, Id, blocking, digest_of};
+use super::{Blobs, Id, Inner, blocking, digest_of};
 use crate::digest::Digest;
 use crate::error::Result;
 
@@ -125,17 +126,59 @@ impl Blobs {
             if used_since {
                 continue;
             }
-            if hosted(&digest_of(&blob.id)) {
+            if self.0.index.place(&blob.id).is_some() {
+                // A copy, also of what is hosted, and no file to be paced for.
+                self.0.index.forget(&blob.id);
+                self.forget_content(&blob.id);
+                self.close_holes().await?;
+            } else if hosted(&digest_of(&blob.id)) {
                 self.0.index.forget(&blob.id);
                 report.hosted += 1;
+                continue;
             } else if self.remove_cached(blob).await? {
-                report.removed += 1;
-                report.removed_bytes += blob.size;
                 pace.step().await;
+            } else {
+                continue;
             }
+            report.removed += 1;
+            report.removed_bytes += blob.size;
         }
         report.unfinished = is_over(report.removed_bytes)?;
         Ok(report)
+    }
+
+    /// Copies what lives in segments that are mostly holes, and so removes them.
+    async fn close_holes(&self) -> Result<()> {
+        for number in self.0.segments.wasteful() {
+            let blobs = self.clone();
+            blocking(move || blobs.empty_segment(number).map_err(failed)).await?;
+        }
+        Ok(())
+    }
+
+    /// Copies what lives in a segment elsewhere. What is damaged is dropped.
+    fn empty_segment(&self, number: u32) -> io::Result<()> {
+        let Inner { segments, index, config, .. } = &*self.0;
+        let mut living = segments.listed(number)?;
+        living.retain(|placed| index.place(&placed.id) == Some((placed.place, placed.size)));
+        let mut living = living.into_iter().peekable();
+        while living.peek().is_some() {
+            let (mut group, mut bytes, mut size) = (Vec::new(), Vec::new(), 0);
+            while let Some(placed) = living.next_if(|_| size < config.write_coalesce_bytes) {
+                match segments.read(&placed) {
+                    Ok(content) if Digest::sha256(&content) == digest_of(&placed.id) => {
+                        size += placed.size;
+                        group.push(placed);
+                        bytes.push((placed.id, content));
+                    }
+                    _ => drop(index.forget(&placed.id)),
+                }
+            }
+            for (placed, place) in group.iter().zip(segments.append(&bytes)?) {
+                index.relocate(placed, place);
+            }
+        }
+        Ok(())
     }
 
     async fn remove_cached(&self, blob: Aged) -> Result<bool> {

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 
 use super::disk::{Folder, Found, failed};
+use super::segment::Placed;
 use super::{Blobs, Id, blocking, digest_of};
 use crate::digest::{Digest, Hasher};
 use crate::error::Result;
@@ -48,11 +49,22 @@ impl Blobs {
             total += self.blobs_of(shard).await?.len() as u64;
         }
         let mut done = 0;
+        let segments = self.0.segments.numbers();
+        for number in &segments {
+            total += self.placed_in(*number).await?.len() as u64;
+        }
         progress(done, total);
         for shard in 0..=u8::MAX {
             self.put_foreign_away(Folder::Shard(shard), &mut report, move |found| found.id(shard).is_some()).await?;
             for id in self.blobs_of(shard).await? {
                 self.check(id, &mut report).await?;
+                done += 1;
+                progress(done, total.max(done));
+            }
+        }
+        for number in segments {
+            for placed in self.placed_in(number).await? {
+                self.check_placed(placed, &mut report).await?;
                 done += 1;
                 progress(done, total.max(done));
             }
@@ -121,13 +133,41 @@ impl Blobs {
         Ok(())
     }
 
+    /// What lives in a segment.
+    async fn placed_in(&self, number: u32) -> Result<Vec<Placed>> {
+        let blobs = self.clone();
+        let listed = blocking(move || blobs.0.segments.listed(number).map_err(failed)).await?;
+        Ok(listed.into_iter().filter(|placed| self.0.index.place(&placed.id) == Some((placed.place, placed.size))).collect())
+    }
+
+    /// As [`Blobs::check`], of a blob in a segment. There is nothing to put away of one that is damaged.
+    async fn check_placed(&self, placed: Placed, report: &mut VerifyReport) -> Result<()> {
+        let blobs = self.clone();
+        let found = blocking(move || Ok(blobs.0.segments.read(&placed).map(|bytes| Digest::sha256(&bytes)))).await?;
+        let digest = digest_of(&placed.id);
+        report.checked += 1;
+        report.checked_bytes += placed.size;
+        // By now it may be gone, or elsewhere.
+        let lives = self.0.index.place(&placed.id) == Some((placed.place, placed.size));
+        if lives && found.as_ref().ok() != Some(&digest) {
+            tracing::error!(%digest, ?found, "a cached blob is damaged");
+            self.0.index.forget(&placed.id);
+            self.forget_content(&placed.id);
+            note(&mut report.damaged, digest, &mut report.unlisted);
+        }
+        Ok(())
+    }
+
     async fn drop_missing(&self, report: &mut VerifyReport) -> Result<()> {
         let blobs = self.clone();
         let missing = blocking(move || {
             let mut missing = Vec::new();
             for blob in blobs.0.index.oldest_first() {
                 // The second look at the index: it may have been evicted since the list was made.
-                if blobs.0.disk.size(&blob.id).map_err(failed)?.is_none() && blobs.0.index.forget(&blob.id) {
+                if blobs.0.index.place(&blob.id).is_none()
+                    && blobs.0.disk.size(&blob.id).map_err(failed)?.is_none()
+                    && blobs.0.index.forget(&blob.id)
+                {
                     missing.push(digest_of(&blob.id));
                 }
             }

@@ -110,18 +110,7 @@ impl StoredFile {
     /// # Errors
     /// When the file is shorter than it should be, or the disk fails.
     pub async fn read_whole(&self) -> io::Result<Bytes> {
-        let size = usize::try_from(self.size).map_err(io::Error::other)?;
-        if size == 0 {
-            return Ok(Bytes::new());
-        }
-        let mut bytes = vec![0; size];
-        match rustix::io::preadv2(&*self.file, &mut [IoSliceMut::new(&mut bytes)], 0, ReadWriteFlags::NOWAIT) {
-            Ok(read) if read == size => return Ok(bytes.into()),
-            _ => self.buffers.cold.fetch_add(1, Ordering::Relaxed),
-        };
-        let file = Arc::clone(&self.file);
-        let read = move || file.read_exact_at(&mut bytes, 0).map(|()| Bytes::from(bytes));
-        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+        self.buffers.read_exact(&self.file, 0, self.size).await
     }
 }
 
@@ -218,6 +207,25 @@ impl Buffers {
         }
         buffer.length = read;
         Ok(Bytes::from_owner(buffer))
+    }
+
+    /// Reads so many bytes at `position`, into memory of just that size: in one read, if the kernel has them in its cache.
+    ///
+    /// # Errors
+    /// When the file ends before, or the disk fails.
+    pub async fn read_exact(&self, file: &Arc<File>, position: u64, size: u64) -> io::Result<Bytes> {
+        let size = usize::try_from(size).map_err(io::Error::other)?;
+        if size == 0 {
+            return Ok(Bytes::new());
+        }
+        let mut bytes = vec![0; size];
+        match rustix::io::preadv2(&**file, &mut [IoSliceMut::new(&mut bytes)], position, ReadWriteFlags::NOWAIT) {
+            Ok(read) if read == size => return Ok(bytes.into()),
+            _ => self.cold.fetch_add(1, Ordering::Relaxed),
+        };
+        let file = Arc::clone(file);
+        let read = move || file.read_exact_at(&mut bytes, position).map(|()| Bytes::from(bytes));
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
     }
 
     fn take(self: &Arc<Self>, length: usize) -> Buffer {

@@ -13,7 +13,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use super::{Plan, Registry};
 use crate::access::Grant;
 use crate::archive::Limits;
-use crate::blob::{Blob, Spool};
+use crate::blob::{Blob, Finished, Spool};
 use crate::catalog::{Head, HostedFile};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
@@ -256,7 +256,12 @@ impl Registry {
         for _ in 0..EVICTED_TRIES {
             let (filling, verdict) = self.fetcher.fetch(upstream, wanted.clone()).await?;
             match filling {
-                Filling::Arriving(spool) => return follow(spool, sha256, verdict).await,
+                Filling::Arriving(spool) => {
+                    // Who comes when all is there, but not recorded yet, has waited for nothing.
+                    let is_there = verdict == Verdict::Joined && spool.finished().now_or_never().is_some();
+                    return follow(spool, sha256, if is_there { Verdict::Hit } else { verdict }).await;
+                }
+                Filling::Come(spool) => return follow(spool, sha256, verdict).await,
                 Filling::Kept(kept) => {
                     if let Some(blob) = self.blobs.read(&kept.digest).await? {
                         return Ok(whole(blob, Verdict::Hit));
@@ -299,8 +304,9 @@ fn checksum_in(bytes: &[u8], algorithm: Algorithm) -> Option<Digest> {
 
 /// A file that is arriving. A small one is waited for.
 async fn follow(spool: Spool, sha256: Option<Digest>, verdict: Verdict) -> Result<Artifact> {
-    // Who comes when all is there, but not recorded yet, has waited for nothing.
-    let verdict = if verdict == Verdict::Joined && spool.finished().now_or_never().is_some() { Verdict::Hit } else { verdict };
+    if let Some((bytes, finished)) = spool.at_hand() {
+        return Ok(arrived(bytes, &finished, verdict));
+    }
     let Some(length) = spool.length().filter(|length| *length <= WHOLE_BYTES) else {
         // The tag must be the one of the next request, and that is made from the SHA-256.
         let etag = sha256.map(|digest| entity_tag(&digest, None));
@@ -328,9 +334,14 @@ async fn follow(spool: Spool, sha256: Option<Digest>, verdict: Verdict) -> Resul
         // Came too late for a file that the disk had no room for.
         return Err(Error::new(Kind::Unavailable, Subject::Blob).saying("the file could not be kept; try again"));
     }
+    Ok(arrived(bytes, &finished, verdict))
+}
+
+/// A file of which all has arrived.
+fn arrived(bytes: Bytes, finished: &Finished, verdict: Verdict) -> Artifact {
     let etag = Some(entity_tag(&finished.digests.sha256, None));
     let verdict = if finished.stored { verdict } else { Verdict::PassedThrough };
-    Ok(Artifact { content: Content::Bytes(bytes), size: Some(finished.size), etag, verdict, downloads: None })
+    Artifact { content: Content::Bytes(bytes), size: Some(finished.size), etag, verdict, downloads: None }
 }
 
 impl Artifact {

@@ -17,7 +17,7 @@ use super::flight::{Announce, Landed};
 use super::{Fetcher, Shared, Upstream, Verdict};
 use crate::blob::Purpose;
 use crate::blob::{Expect, Filler, Spool};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::Inspection;
 use crate::http::{HeaderMap, HeaderValue, Method, header};
@@ -40,6 +40,8 @@ pub struct KeptFile {
 pub enum Filling {
     /// It is arriving.
     Arriving(Spool),
+    /// It is small and has been waited for: it is here, or failed.
+    Come(Spool),
     /// It is kept: it was fetched between the caller's look and its asking.
     Kept(Arc<KeptFile>),
 }
@@ -74,6 +76,13 @@ impl Fetcher {
     pub async fn kept(&self, upstream: &Upstream, name: &PackageName, file: &str) -> Result<Option<Arc<KeptFile>>> {
         if let Some(kept) = self.kept_in_memory(upstream, name, file) {
             return Ok(Some(kept));
+        }
+        // What is named by its digest is not kept if there is no such blob; that is found out at a quarter of the store's price.
+        if let Ok(digest) = file.parse::<Digest>()
+            && digest.algorithm() == Algorithm::Sha256
+            && !self.0.blobs.holds(&digest).await?
+        {
+            return Ok(None);
         }
         let Some(stored) = Box::pin(FILES.get(&*self.0.store, row_key(upstream, name, file))).await? else { return Ok(None) };
         let kept = Arc::new(stored.value);
@@ -148,7 +157,7 @@ impl Fetcher {
     async fn fill(&self, upstream: &Upstream, mut wanted: Wanted, announce: Announce<Shared<Filling>>) {
         // Fetched between the caller's look and this flight's start; a record whose blob was evicted is none.
         if let Some(kept) = self.0.files.get(&file_key(upstream, &wanted.name, &wanted.file))
-            && self.0.blobs.contains(&kept.digest).await.unwrap_or(false)
+            && self.0.blobs.holds(&kept.digest).await.unwrap_or(false)
         {
             return announce.result(Ok(Filling::Kept(kept)));
         }
@@ -163,19 +172,39 @@ impl Fetcher {
             Err(error) => return announce.result(Err(Arc::new(error))),
         };
         let Opened { mut filler, spool, mut source } = opened;
-        announce.result(Ok(Filling::Arriving(spool)));
-        if let Err(error) = self.pour(upstream, &wanted, &mut filler, &mut source).await {
-            tracing::warn!(upstream = upstream.name(), package = %wanted.name, file = wanted.file, error = ?error, "fetching a file failed");
-            upstream.count_failure();
-            return filler.fail(&error);
+        // Who wants a small file has no use for a part of it, and is woken once.
+        let is_small = source.length.is_some_and(|length| length <= SMALL_BYTES);
+        if !is_small {
+            announce.result(Ok(Filling::Arriving(spool.clone())));
         }
-        let _closing = Closing::begin(&self.0.closing);
-        match filler.finish().await {
-            Ok(kept) if kept.stored() => {
+        match self.pour(upstream, &wanted, &mut filler, &mut source).await {
+            Ok(()) => {
+                let _closing = Closing::begin(&self.0.closing);
+                self.finish(upstream, &wanted, filler).await;
+            }
+            Err(error) => {
+                tracing::warn!(upstream = upstream.name(), package = %wanted.name, file = wanted.file, error = ?error, "fetching a file failed");
+                upstream.count_failure();
+                filler.fail(&error);
+            }
+        }
+        if is_small {
+            announce.result(Ok(Filling::Come(spool)));
+        }
+    }
+
+    /// Has a file that has come proved and kept.
+    async fn finish(&self, upstream: &Upstream, wanted: &Wanted, filler: Filler) {
+        let key = row_key(upstream, &wanted.name, &wanted.file);
+        let record = |digest: &Digest, size| {
+            let mut rows = Batch::new();
+            FILES.put(&mut rows, key, &KeptFile { digest: *digest, size })?;
+            Ok(rows)
+        };
+        match filler.finish_with(record).await {
+            Ok(kept) if kept.stored => {
                 let record = KeptFile { digest: kept.digests.sha256, size: kept.size };
-                if let Err(error) = self.record(upstream, &wanted, record).await {
-                    tracing::error!(error = ?error, "recording a kept file failed");
-                }
+                self.0.files.insert(file_key(upstream, &wanted.name, &wanted.file), Arc::new(record));
             }
             Ok(_) => {}
             Err(error) => {
@@ -268,18 +297,6 @@ impl Fetcher {
         // What has come is not asked for again.
         filler.push(bytes.into()).await?;
         end.and_then(|()| whole(filler, source))
-    }
-
-    async fn record(&self, upstream: &Upstream, wanted: &Wanted, record: KeptFile) -> Result<()> {
-        let mut batch = Batch::new();
-        FILES.put(&mut batch, row_key(upstream, &wanted.name, &wanted.file), &record)?;
-        self.0.blobs.put_row(&mut batch, &record.digest)?;
-        if let Err(error) = self.0.store.commit(batch).await {
-            self.0.blobs.mark_cached(&record.digest, record.size);
-            return Err(error);
-        }
-        self.0.files.insert(file_key(upstream, &wanted.name, &wanted.file), Arc::new(record));
-        Ok(())
     }
 
     /// Keeps small bytes that were computed or relayed, as a cached blob.

@@ -183,6 +183,8 @@ impl Fetcher {
         while self.0.closing.load(Ordering::SeqCst) > 0 && tokio::time::Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        // A disk that takes longer has them fetched again.
+        let _ = tokio::time::timeout_at(end, self.0.blobs.settle()).await;
     }
 
     /// Whether no upstream is asked for anything, by configuration.

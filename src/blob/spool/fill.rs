@@ -11,10 +11,11 @@ use super::window::{Lane, Limits};
 use super::{Finished, Kept, Phase, Shared, State, bad_body, too_large};
 use crate::blob::read::Reading;
 use crate::blob::write::Sink;
-use crate::blob::{Lease, blocking, disk};
-use crate::digest::{Digests, Further};
+use crate::blob::{blocking, disk, id_of};
+use crate::digest::{Digest, Digests, Further};
 use crate::error::{Error, Result, Subject};
 use crate::format::Inspection;
+use crate::store::Batch;
 
 /// The writing end of a spool. Dropping it before [`Filler::finish`] fails the fill.
 pub struct Filler {
@@ -104,8 +105,17 @@ impl Filler {
     ///
     /// # Errors
     /// `BadUpstream` when the length or a promised digest is not met. That the blob cannot
-    /// be stored is no error: see [`Kept::lease`].
+    /// be stored is no error: see [`Kept::stored`].
     pub async fn finish(self) -> Result<Kept> {
+        self.finish_with(|_, _| Ok(Batch::new())).await
+    }
+
+    /// As [`Filler::finish`]. `refer` makes the rows that refer to the blob, from its digest and size; they are committed
+    /// once it is written.
+    ///
+    /// # Errors
+    /// As [`Filler::finish`]. Rows that cannot be committed are no error: the blob is fetched again after the next start.
+    pub async fn finish_with(self, refer: impl FnOnce(&Digest, u64) -> Result<Batch>) -> Result<Kept> {
         let mut moved = self.shared.moved.subscribe();
         self.shared.lock().ending = true;
         loop {
@@ -135,9 +145,14 @@ impl Filler {
         if beside.is_none()
             && let Some(whole) = self.shared.small()
         {
-            return self.shared.conclude_small(sink, whole).await.inspect_err(|error| self.shared.fail(error));
+            return self.shared.conclude_small(sink, whole, refer).await.inspect_err(|error| self.shared.fail(error));
         }
-        blocking(move || concluding.0.conclude(sink, beside).inspect_err(|error| concluding.0.fail(error))).await
+        let kept = blocking(move || concluding.0.conclude(sink, beside).inspect_err(|error| concluding.0.fail(error))).await?;
+        if kept.stored {
+            let rows = refer(&kept.digests.sha256, kept.size)?;
+            self.shared.blobs.commit_row(&kept.digests.sha256, kept.size, rows).await;
+        }
+        Ok(kept)
     }
 
     /// Ends the fill with an error for all readers; nothing is kept.
@@ -262,24 +277,23 @@ impl Shared {
 
     /// The end of a small fill, here and now: hashing takes less than a thread's hop and the file's making
     /// take, and the readers need not wait for those.
-    async fn conclude_small(&self, mut sink: Sink, whole: Bytes) -> Result<Kept> {
+    async fn conclude_small(&self, mut sink: Sink, whole: Bytes, refer: impl FnOnce(&Digest, u64) -> Result<Batch>) -> Result<Kept> {
         let size = whole.len() as u64;
-        let frames = self.lock().window.to_hash(Lane::Main, u64::MAX);
-        sink.hash(&frames);
+        sink.hash(std::slice::from_ref(&whole));
         let digests = self.prove(sink.digests())?;
-        let storing = self.lock().window.storing;
+        let id = id_of(&digests.sha256).ok_or_else(|| Error::internal(Subject::Blob, "not a SHA-256"))?;
+        let rows = refer(&digests.sha256, size)?;
         // Whoever fills faster than the disk takes waits for a place here, with the last frame held back.
-        let place = if storing { Some(self.blobs.place_behind(size).await?) } else { None };
+        let place = if self.lock().window.storing { Some(self.blobs.place_behind(size).await?) } else { None };
+        // It may have filled up since the fill began.
+        let stored = place.is_some() && self.blobs.has_room(size);
+        self.lock().window.storing = stored;
+        if let Some(place) = place.filter(|_| stored) {
+            // First, so that whoever hears of it finds it.
+            self.blobs.keep_behind(id, whole, rows, place);
+        }
         self.announce(&digests);
-        let Some(place) = place else { return Ok(Kept { digests, size, lease: None }) };
-        let lease = match self.blobs.keep_behind(digests.sha256, whole, place).await {
-            Ok(lease) => Some(lease),
-            Err(error) => {
-                self.pass_through(&error);
-                None
-            }
-        };
-        Ok(Kept { digests, size, lease })
+        Ok(Kept { digests, size, stored })
     }
 
     /// The end of a fill, on a blocking thread.
@@ -304,10 +318,10 @@ impl Shared {
         self.announce(&digests);
         self.store_rest(&mut sink);
         let size = self.lock().window.received();
-        let lease = self.keep(sink, &digests, size);
+        let stored = self.keep(sink, &digests, size);
         // What is on disk need not stay in memory for as long as the slowest reader reads.
         self.lock().window.leave_to_disk();
-        Ok(Kept { digests, size, lease })
+        Ok(Kept { digests, size, stored })
     }
 
     /// Looks at the whole body.
@@ -342,12 +356,12 @@ impl Shared {
     }
 
     /// Makes the file a blob, if it was stored. An error of the disk is no error of the fill.
-    fn keep(&self, sink: Sink, digests: &Digests, size: u64) -> Option<Lease> {
+    fn keep(&self, sink: Sink, digests: &Digests, size: u64) -> bool {
         if !self.lock().window.storing {
-            return None;
+            return false;
         }
         let kept = sink.finish().and_then(|(temporary, file)| self.blobs.place_cached(&digests.sha256, size, temporary, &file));
-        kept.inspect_err(|error| self.pass_through(error)).ok()
+        kept.inspect_err(|error| self.pass_through(error)).is_ok()
     }
 
     fn prove(&self, digests: Digests) -> Result<Digests> {

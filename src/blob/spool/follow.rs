@@ -57,6 +57,18 @@ impl Spool {
         Box::pin(stream::unfold(reader, |mut reader| async move { reader.next().await.map(|chunk| (chunk, reader)) }))
     }
 
+    /// All of a small body that has proved right, if it is in memory.
+    #[must_use]
+    pub fn at_hand(&self) -> Option<(Bytes, Finished)> {
+        let state = self.shared.lock();
+        match &state.phase {
+            Phase::Done(finished) if finished.size <= self.shared.blobs.0.config.small_limit_bytes => {
+                Some((state.window.whole()?, finished.clone()))
+            }
+            _ => None,
+        }
+    }
+
     /// Waits for the end of the fill.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ use tokio::sync::{Notify, watch};
 
 use self::window::{Limits, Window};
 use super::write::Sink;
-use super::{Blobs, Lease, Purpose};
+use super::{Blobs, Purpose};
 use crate::digest::{Algorithm, Digest, Digests, Further};
 use crate::error::{Error, Kind, Result, Subject};
 use crate::format::Inspection;
@@ -61,16 +61,9 @@ pub struct Kept {
     pub digests: Digests,
     /// Size in bytes.
     pub size: u64,
-    /// Keeps the blob from eviction; `None` when the body is right and was passed on, but there was no room to keep it.
-    pub lease: Option<Lease>,
-}
-
-impl Kept {
-    /// Whether the blob is in the cache now.
-    #[must_use]
-    pub fn stored(&self) -> bool {
-        self.lease.is_some()
-    }
+    /// Whether the blob is in the cache or about to be; `false` when the body is right and was passed on, but there was no
+    /// room to keep it.
+    pub stored: bool,
 }
 
 /// What a follower learns about the end of a fill.

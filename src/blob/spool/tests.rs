@@ -12,6 +12,8 @@ use crate::blob::Config;
 use crate::blob::tests::{Place, content, wait_until};
 use crate::digest::Hasher;
 use crate::http::ChunkStream;
+use crate::store::Batch;
+use crate::store::table::{Key, Table};
 
 /// Small parts, so that small bodies take all the ways that large ones do.
 fn config() -> Config {
@@ -59,8 +61,9 @@ async fn push_all(filler: &mut Filler, body: &Bytes, frame: usize) -> Result<()>
 
 /// Nothing is kept, indexed or left over.
 async fn assert_nothing_stays(place: &Place, body: &[u8]) {
+    place.blobs.settle().await;
     wait_until(|| place.temporaries() == 0).await;
-    assert!(!place.blobs.contains(&Digest::sha256(body)).await.unwrap());
+    assert!(!place.blobs.holds(&Digest::sha256(body)).await.unwrap());
     assert_eq!(place.blobs.usage().cached_count, 0);
     assert_eq!(place.blobs.0.fills.load(Ordering::Relaxed), 0);
 }
@@ -94,7 +97,7 @@ async fn many_readers_get_every_byte_whenever_they_come() {
         push_all(&mut filler, &body.slice(length / 2..), 1700).await.unwrap();
         assert_eq!(filler.received(), length as u64);
         let kept = filler.finish().await.unwrap();
-        assert!(kept.stored());
+        assert!(kept.stored);
         assert_eq!((kept.size, kept.digests.sha256), (length as u64, Digest::sha256(&body)));
         let after = read(spool.chunks(None)).await;
         for (bytes, clean) in join_all(early.into_iter().chain(late)).await.into_iter().map(std::result::Result::unwrap).chain([after]) {
@@ -107,6 +110,7 @@ async fn many_readers_get_every_byte_whenever_they_come() {
         assert_eq!((finished.size, finished.stored, finished.digests), (length as u64, true, kept.digests));
         let blob = place.blobs.read(&Digest::sha256(&body)).await.unwrap().unwrap();
         assert_eq!(blob.bytes(u64::MAX).await.unwrap(), body);
+        place.blobs.settle().await;
         assert_eq!((place.temporaries(), place.blobs.usage().cached_bytes), (0, length as u64));
     }
 }
@@ -150,7 +154,7 @@ async fn copies_are_readable_in_frames_and_the_last_comes_after_the_proof() {
         got.extend_from_slice(&chunk.unwrap());
     }
     assert!((900_000..body.len()).contains(&got.len()) && got == body[..got.len()], "{} bytes before the proof", got.len());
-    assert!(filler.finish().await.unwrap().stored());
+    assert!(filler.finish().await.unwrap().stored);
     got.extend(read(chunks).await.0);
     assert!(got == body);
 }
@@ -198,7 +202,7 @@ async fn a_body_is_looked_at_as_a_whole_before_its_end_leaves() {
             let kept = filler.finish().await;
             let (bytes, clean) = reader.await.unwrap();
             if right {
-                assert!(kept.unwrap().stored() && clean && bytes == body);
+                assert!(kept.unwrap().stored && clean && bytes == body);
             } else {
                 assert_eq!(kept.unwrap_err().kind(), Kind::BadUpstream);
                 assert!(!clean && bytes.len() < length);
@@ -325,7 +329,7 @@ async fn a_full_disk_passes_the_body_on_to_who_follows() {
             assert!(spool.shared.lock().window.kept() <= 50_000 + 20_000 + 1000 + 40_000);
         }
         let kept = filler.finish().await.unwrap();
-        assert!(!kept.stored());
+        assert!(!kept.stored);
         assert_eq!(kept.digests.sha256, Digest::sha256(&body));
         for reader in readers {
             assert!(reader.await.unwrap() == body);
@@ -344,12 +348,12 @@ async fn without_disk_and_readers_the_fill_still_ends() {
     let body = content(200_000);
     let (mut filler, spool) = place.blobs.fill(expect(&body)).await.unwrap();
     push_all(&mut filler, &body, 1000).await.unwrap();
-    assert!(!filler.finish().await.unwrap().stored());
+    assert!(!filler.finish().await.unwrap().stored);
     assert!(!spool.is_whole());
     let small = content(5000);
     let (mut filler, spool) = place.blobs.fill(expect(&small)).await.unwrap();
     push_all(&mut filler, &small, 1000).await.unwrap();
-    assert!(!filler.finish().await.unwrap().stored());
+    assert!(!filler.finish().await.unwrap().stored);
     assert!(spool.is_whole());
     assert_eq!(read(spool.chunks(None)).await, (small.to_vec(), true));
     assert_nothing_stays(&place, &body).await;
@@ -383,7 +387,7 @@ async fn a_stuck_reader_without_disk_holds_the_fill_until_it_leaves() {
     let stuck = spool.chunks(None);
     let pushing = tokio::spawn(async move {
         push_all(&mut filler, &body, 1000).await.unwrap();
-        filler.finish().await.unwrap().stored()
+        filler.finish().await.unwrap().stored
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!pushing.is_finished());
@@ -422,7 +426,7 @@ async fn pushing_and_hashing_never_miss_each_other() {
             filler.finish().await.unwrap()
         };
         let kept = tokio::time::timeout(Duration::from_secs(20), fill).await.expect("the fill hangs");
-        assert_eq!(kept.stored(), round % 3 != 0);
+        assert_eq!(kept.stored, round % 3 != 0);
         let (bytes, clean) = reader.await.unwrap();
         assert!(clean && bytes == body);
     }
@@ -441,18 +445,83 @@ async fn small_bodies_at_once_are_all_kept_behind_their_readers() {
             filler.push(body.slice(..500)).await.unwrap();
             filler.push(body.slice(500..)).await.unwrap();
             let kept = filler.finish().await.unwrap();
-            assert!(kept.stored() && reader.await.unwrap() == (body.to_vec(), true));
+            assert!(kept.stored && reader.await.unwrap() == (body.to_vec(), true));
             body
         })
     });
     for fill in join_all(fills).await {
         let body = fill.unwrap();
         // From the disk and not from memory.
+        place.blobs.settle().await;
         place.blobs.0.small.clear();
         let blob = place.blobs.read(&Digest::sha256(&body)).await.unwrap().unwrap();
         assert_eq!(blob.bytes(u64::MAX).await.unwrap(), body);
     }
     assert_eq!((place.blobs.usage().cached_count, place.temporaries()), (200, 0));
+}
+
+static REFERENCES: Table<u64> = Table::new("references");
+
+fn refer(digest: &Digest, size: u64) -> Result<Batch> {
+    let mut rows = Batch::new();
+    REFERENCES.put(&mut rows, Key::new().bytes(digest.bytes()), &size)?;
+    Ok(rows)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_refers_to_a_blob_is_committed_with_it() {
+    let mut place = Place::new(config()).await;
+    for length in [900, 60_000] {
+        let body = content(length);
+        let digest = Digest::sha256(&body);
+        // One body by two names at once: each refers to it.
+        let fill = async || {
+            let (mut filler, _spool) = place.blobs.fill(expect(&body)).await.unwrap();
+            push_all(&mut filler, &body, 1000).await.unwrap();
+            assert!(filler.finish_with(refer).await.unwrap().stored);
+            // Whether it is written by now or not.
+            assert!(place.blobs.holds(&digest).await.unwrap());
+            assert_eq!(place.blobs.read(&digest).await.unwrap().unwrap().bytes(u64::MAX).await.unwrap(), body);
+        };
+        tokio::join!(fill(), fill());
+        place.blobs.settle().await;
+        place.reopen().await;
+        let row = REFERENCES.get(&*place.store, Key::new().bytes(digest.bytes())).await.unwrap();
+        assert_eq!(row.unwrap().value, length as u64);
+        assert_eq!(place.blobs.read(&digest).await.unwrap().unwrap().bytes(u64::MAX).await.unwrap(), body);
+    }
+    assert_eq!(place.blobs.usage().cached_count, 2, "the index was not written with them");
+}
+
+#[tokio::test]
+async fn nothing_refers_to_what_could_not_be_kept() {
+    let place = Place::new(Config { hosted_reserve_bytes: 1000, metadata_reserve_bytes: 0, ..config() }).await;
+    for length in [900, 5000] {
+        let body = content(length);
+        let (mut filler, spool) = place.blobs.fill(expect(&body)).await.unwrap();
+        let chunks = spool.chunks(None);
+        push_all(&mut filler, &body, 1000).await.unwrap();
+        place.free.store(0, Ordering::Relaxed);
+        assert!(!filler.finish_with(refer).await.unwrap().stored);
+        assert_eq!(read(chunks).await, (body.to_vec(), true));
+        assert_nothing_stays(&place, &body).await;
+        assert!(REFERENCES.get(&*place.store, Key::new().bytes(Digest::sha256(&body).bytes())).await.unwrap().is_none());
+        place.free.store(u64::MAX, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_small_body_is_in_memory_from_its_second_use_on() {
+    let place = Place::new(config()).await;
+    let body = content(900);
+    let digest = Digest::sha256(&body);
+    let (mut filler, _spool) = place.blobs.fill(expect(&body)).await.unwrap();
+    filler.push(body.clone()).await.unwrap();
+    filler.finish().await.unwrap();
+    place.blobs.settle().await;
+    assert_eq!(place.blobs.0.small.len(), 0, "nobody has asked for it again");
+    assert_eq!(place.blobs.read(&digest).await.unwrap().unwrap().small().unwrap(), body);
+    assert_eq!(place.blobs.0.small.len(), 1);
 }
 
 #[tokio::test]
@@ -465,7 +534,7 @@ async fn a_small_body_is_written_though_nobody_waits_for_it() {
     let _ = filler.finish().now_or_never();
     assert_eq!(read(spool.chunks(None)).await, (body.to_vec(), true));
     wait_until(|| place.blobs.usage().cached_count == 1).await;
-    assert!(place.blobs.contains(&Digest::sha256(&body)).await.unwrap());
+    assert!(place.blobs.holds(&Digest::sha256(&body)).await.unwrap());
 }
 
 #[tokio::test]
@@ -478,7 +547,7 @@ async fn a_disk_that_fills_up_in_the_end_takes_nothing_from_the_readers() {
         let chunks = spool.chunks(None);
         filler.push(body.clone()).await.unwrap();
         place.free.store(0, Ordering::Relaxed);
-        assert!(!filler.finish().await.unwrap().stored());
+        assert!(!filler.finish().await.unwrap().stored);
         assert_eq!(read(chunks).await, (body.to_vec(), true));
         drop(spool);
         assert_nothing_stays(&place, &body).await;
@@ -494,7 +563,7 @@ async fn a_filled_blob_of_a_hosted_name_is_on_disk_first() {
         place.blobs.put(Purpose::Hosted, body.clone()).await.unwrap();
         let (mut filler, spool) = place.blobs.fill(expect(&body)).await.unwrap();
         push_all(&mut filler, &body, 1000).await.unwrap();
-        assert!(filler.finish().await.unwrap().stored());
+        assert!(filler.finish().await.unwrap().stored);
         assert_eq!(read(spool.chunks(None)).await, (body.to_vec(), true));
         assert_eq!(place.temporaries(), 0);
     }
