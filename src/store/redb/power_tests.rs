@@ -250,9 +250,9 @@ async fn a_journal_says_nothing_to_another_store_nor_to_an_older_state_of_its_ow
         store.commit(rows(index)).await.unwrap();
     }
     store.commit(rows(4)).await.unwrap();
-    let journal = lock(&recorder.journal).clone();
+    let (newest, journal) = (lock(&recorder.image).clone(), lock(&recorder.journal).clone());
     std::mem::forget(store);
-    for (state, kept) in [(Vec::new(), false), (older, false), (lock(&recorder.image).clone(), true)] {
+    for (state, kept) in [(Vec::new(), false), (older, false), (newest, true)] {
         let restored = Recorder::of(Image { store: state, journal: journal.clone() });
         let store = restored.open(true).unwrap();
         assert_eq!(store.get(LEFT, b"4").await.unwrap().is_some(), kept);
