@@ -56,9 +56,11 @@ impl Recorder {
         Self { image: Arc::new(Mutex::new(image.store)), journal: Arc::new(Mutex::new(image.journal)), events: Arc::default() }
     }
 
-    /// Opens a store on it, of whose journal there is room for three groups, if it has one.
+    /// Opens a store on it. A journal has room for three groups, and then there is no memory for pages either: they are
+    /// written, unsynced, long before the commit that makes them durable.
     fn open(&self, journaled: bool) -> Result<Redb> {
-        let config = Config { journal_bytes: 3 * 4096, ..Config::default() };
+        let page_cache_bytes = if journaled { 0 } else { Config::default().page_cache_bytes };
+        let config = Config { journal_bytes: 3 * 4096, page_cache_bytes, ..Config::default() };
         let journal = journaled.then(|| Box::new(self.clone()) as Box<dyn Medium>);
         let disk = self.clone();
         Redb::start(None, &config, Durability::Truth, journal, |builder| builder.create_with_backend(disk))
