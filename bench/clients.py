@@ -131,7 +131,10 @@ def publishes(world):
             name = f"@bench/new-{number}-{n}"
             document = json.dumps(publish_body(name, "1.0.0", tarball(name, "1.0.0", 700)))
             yield f"{server.prefix}/{name.replace('/', '%2f')}\t{document}"
-    targets = [Target(server, headers={"Content-Type": "application/json"}) for server in [world.verdaccio(), world.packhouse()]]
+    servers = [world.verdaccio(), world.packhouse()]
+    # Names that are hosted here and never asked upstream, as verdaccio's configuration says of them too.
+    servers[1].command("reserve", "add", "npm", "@bench/*", "--owner", "bench")
+    targets = [Target(server, headers={"Content-Type": "application/json"}) for server in servers]
     tries = {}
     def load(target, number):
         tries[target.name] = tries.get(target.name, 0) + 1

@@ -50,7 +50,7 @@
 //! 3. One line in `ecosystem::ALL` registers an ecosystem, and nothing outside `ecosystem` names one.
 //! 4. Past the package head everything is reached with an `access::Grant`, which only `access` makes.
 //! 5. A change of truth is a `store::Batch`, built by plain functions, committed at once.
-//! 6. Truth (`state.redb`, hosted blobs) and cache (`cache.redb`, cached blobs) never share a file.
+//! 6. Truth (`state.redb`, `state.journal`, hosted blobs) and cache (`cache.redb`, cached blobs) never share a file.
 //! 7. Everything has a limit, named in a `Config` with its unit.
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests start tasks and wait as they like"))]

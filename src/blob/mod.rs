@@ -315,8 +315,9 @@ impl Blobs {
         }
         if let Some(bytes) = self.0.behind.get(&id) {
             // Its second user; it is in memory already.
-            small.insert(id, bytes.clone());
-            return Ok(Some(Blob::memory(*digest, bytes)));
+            let etag = entity_tag(digest, None);
+            self.0.small.insert(id, Small { bytes: bytes.clone(), etag: etag.clone() });
+            return Ok(Some(Blob::memory(*digest, bytes, etag)));
         }
         // Boxed, so that the future of a hit is small.
         Box::pin(self.read_file(id, digest, index.get(&id).map(|(size, _)| size))).await

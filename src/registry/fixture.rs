@@ -59,7 +59,7 @@ impl Fixture {
         let name = PackageName::new(name).unwrap();
         let grant = Grant::system((ecosystem, &name, None));
         let publishing = Publishing { grant, owner, publisher: owner, view: View::Root, in_root: true, repository: None };
-        self.registry.publish(&publishing, &draft(ecosystem, &name, owner, number)).await
+        self.registry.publish(&publishing, &draft(ecosystem, &name, owner, number)).await.map(drop)
     }
 
     /// As [`Fixture::publish`], of a package that has its rights from a repository.
@@ -75,6 +75,6 @@ impl Fixture {
         let view = View::Owner(owner);
         let publishing = Publishing { grant, owner, publisher: owner, view, in_root: true, repository: Some(repository.id) };
         let draft = Draft { repository: Some(repository.id), repository_scoped: true, ..draft(ecosystem, &name, owner, number) };
-        self.registry.publish(&publishing, &draft).await
+        self.registry.publish(&publishing, &draft).await.map(drop)
     }
 }

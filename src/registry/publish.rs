@@ -206,11 +206,11 @@ impl Registry {
         }
     }
 
-    /// Publishes a version whose blobs are kept.
+    /// Publishes a version whose blobs are kept; gives the package's generation with it.
     ///
     /// # Errors
     /// [`Kind::Conflict`] when the number was ever used in this package.
-    pub async fn publish(&self, publishing: &Publishing, draft: &Draft) -> Result<()> {
+    pub async fn publish(&self, publishing: &Publishing, draft: &Draft) -> Result<u64> {
         let (ecosystem, name) = (publishing.grant.ecosystem(), publishing.grant.name());
         let _turn = self.turn(ecosystem, name).await;
         let (package, version) = (PackageId(self.catalog.next_id().await?), VersionId(self.catalog.next_id().await?));
@@ -233,8 +233,9 @@ impl Registry {
             if head.is_none_or(|head| head.package.deleted_at.is_some()) {
                 self.expect_owner(&mut change.batch, publishing.owner).await?;
             }
+            let generation = change.package.generation;
             if self.commit(&publishing.grant, change).await? == Applied::Yes {
-                return Ok(());
+                return Ok(generation);
             }
         }
         Err(contended())

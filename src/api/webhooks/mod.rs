@@ -47,6 +47,9 @@ const CHUNK: usize = 100;
 /// How long to leave a store alone that failed.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// How long to let events gather after a look at which nobody was to be told anything: each look reads the whole outbox.
+const GATHER: Duration = Duration::from_millis(20);
+
 /// How long an event that cannot be told is tried before it is left out.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -93,7 +96,10 @@ impl Teller {
             let turn = async {
                 match self.tell(&mut aside).await {
                     Ok(true) => {}
-                    Ok(false) => self.hooks.announced().await,
+                    Ok(false) => {
+                        self.hooks.announced().await;
+                        tokio::time::sleep_until(aside.look_again).await;
+                    }
                     Err(error) => {
                         tracing::error!(error = ?error, "events cannot be told");
                         tokio::time::sleep(PAUSE).await;
@@ -127,7 +133,9 @@ impl Teller {
                 }
             };
             aside.add(id);
-            if !drafts.is_empty() {
+            if drafts.is_empty() {
+                aside.look_again = Instant::now() + GATHER;
+            } else {
                 self.hooks.tell(&aside.take(), drafts).await?;
             }
         }
@@ -299,14 +307,21 @@ impl Teller {
 }
 
 /// Events that are still in the outbox and need no looking at.
-#[derive(Default)]
 struct Aside {
+    /// Not to be looked for more before that.
+    look_again: Instant,
     /// Events that nobody is told of. They leave the outbox with the next one that somebody is, or when
     /// they are many or old: a server without webhooks must not write twice for each publish.
     quiet: BTreeSet<u64>,
     since: Option<Instant>,
     /// Events that could not be told, and since when.
     failing: HashMap<u64, Instant>,
+}
+
+impl Default for Aside {
+    fn default() -> Self {
+        Self { look_again: Instant::now(), quiet: BTreeSet::new(), since: None, failing: HashMap::new() }
+    }
 }
 
 impl Aside {

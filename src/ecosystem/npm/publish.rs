@@ -164,10 +164,10 @@ async fn publish(
         first_tag: Tag::new("latest").ok(),
         part: false,
     };
-    registry.publish(publishing, &draft).await?;
+    let generation = registry.publish(publishing, &draft).await?;
     // The blobs are named by committed rows now; until here the leases kept sweeps away.
     drop((tarball_lease, bundle));
-    done(registry, name, StatusCode::CREATED).await
+    Ok(changed(name, generation, StatusCode::CREATED))
 }
 
 /// The answer to a change: the package's id and its new revision.
@@ -176,9 +176,11 @@ async fn publish(
 /// When the store fails.
 pub async fn done(registry: &Registry, name: &PackageName, status: StatusCode) -> Result<Response> {
     let head = registry.catalog().head(INFO.name, name).await?;
-    let generation = head.map_or(0, |head| head.package.generation);
-    let body = json!({ "ok": true, "success": true, "id": name, "rev": hosted::revision(generation) });
-    Ok(reply::json(status, &body))
+    Ok(changed(name, head.map_or(0, |head| head.package.generation), status))
+}
+
+fn changed(name: &PackageName, generation: u64, status: StatusCode) -> Response {
+    reply::json(status, &json!({ "ok": true, "success": true, "id": name, "rev": hosted::revision(generation) }))
 }
 
 fn check_attachment(body: &Body<'_>, attachment: &Attachment) -> Result<()> {
@@ -198,7 +200,7 @@ async fn inspect(registry: &Registry, staged: &Staged) -> Result<Contents> {
     };
     if let Some(bytes) = staged.bytes() {
         let here = Limits { unpacked_bytes: limits.unpacked_bytes.min(UNPACKED_HERE_BYTES), ..limits };
-        match tarball::inspect(&bytes[..], &here) {
+        match tarball::inspect_bytes(bytes, &here) {
             Err(error) if error.kind() == Kind::TooLarge => {}
             looked => return looked,
         }

@@ -6,10 +6,10 @@
 //! is committed alone and at once; where several came together just before, the next
 //! group is given a moment to gather too.
 //!
-//! Truth is committed with redb's quick-repair, which writes in two phases and
-//! saves the allocator's state: a crash, and a crash during the recovery from it,
-//! keep every acknowledged batch, and opening again walks no tree. The cache file
-//! is synced every few seconds only: what it loses is fetched again.
+//! Truth is in a journal before it is acknowledged (see `journal`), and in the file itself every few seconds. That
+//! commit is made with redb's quick-repair, which writes in two phases and saves the allocator's state: a crash,
+//! and a crash during the recovery from it, keep every acknowledged batch, and opening again walks no tree. The cache
+//! file has no journal: what it loses is fetched again.
 //!
 //! The first error of the disk stops all writing until the file is opened anew:
 //! after a failed sync nobody can say which pages the disk holds, and a second try
@@ -31,11 +31,13 @@ use futures_util::future::{self, BoxFuture, FutureExt as _};
 use serde::Deserialize;
 use tokio::sync::{Semaphore, oneshot};
 
+use self::journal::{Journal, Medium, OnDisk};
 use self::writer::{Waiting, Writer};
 use super::{Batch, Change, KeyRange, Outcome, Row, Store, TableId, holds_nothing};
 use crate::error::{Error, Kind, Result, Subject};
 
 mod aside;
+mod journal;
 mod writer;
 
 /// Limits of a redb store.
@@ -53,8 +55,10 @@ pub struct Config {
     /// Free disk space below which no change is taken: a write that fails half way would end all
     /// writing until the file is opened anew, and a refusal ends nothing.
     pub disk_reserve_bytes: u64,
-    /// Longest time that a cache file's commits stay unsynced. Truth is always synced.
+    /// Longest time that a file's commits stay unsynced. Those of truth are in its journal meanwhile, which is always synced.
     pub flush_seconds: u64,
+    /// How long the journal of truth becomes before the file is synced. The next start after a crash applies what is in it.
+    pub journal_bytes: u64,
 }
 
 impl Default for Config {
@@ -66,6 +70,7 @@ impl Default for Config {
             record_limit_bytes: 64 << 20,
             disk_reserve_bytes: 16 << 20,
             flush_seconds: 5,
+            journal_bytes: 16 << 20,
         }
     }
 }
@@ -103,7 +108,8 @@ impl Redb {
     /// # Errors
     /// [`Kind::Unavailable`] when the file is in use, damaged, of another format, or cannot be opened.
     pub fn open(path: &Path, config: &Config, durability: Durability) -> Result<Self> {
-        Self::start(Some(path), config, durability, |builder| {
+        let journal = (durability == Durability::Truth).then(|| Box::new(OnDisk::of(path)) as Box<dyn Medium>);
+        Self::start(Some(path), config, durability, journal, |builder| {
             if !path.try_exists()? {
                 create(builder, path)?;
             }
@@ -111,18 +117,19 @@ impl Redb {
         })
     }
 
-    /// As [`Redb::open`], on any storage.
+    /// As [`Redb::open`], on any storage. There is no journal: each commit of truth is synced.
     ///
     /// # Errors
     /// As [`Redb::open`].
     pub fn open_backend(backend: impl StorageBackend, config: &Config, durability: Durability) -> Result<Self> {
-        Self::start(None, config, durability, |builder| builder.create_with_backend(backend))
+        Self::start(None, config, durability, None, |builder| builder.create_with_backend(backend))
     }
 
     fn start(
         path: Option<&Path>,
         config: &Config,
         durability: Durability,
+        journal: Option<Box<dyn Medium>>,
         open: impl FnOnce(&mut ::redb::Builder) -> Result<Database, ::redb::DatabaseError>,
     ) -> Result<Self> {
         let refuse = |cause: String| {
@@ -133,7 +140,13 @@ impl Redb {
         let mut builder = Database::builder();
         builder.set_cache_size(usize::try_from(config.page_cache_bytes).unwrap_or(usize::MAX));
         // redb checks what it reads, but a hostile file may still trip an assertion of it.
-        let database = catch_unwind(AssertUnwindSafe(|| open(&mut builder)))
+        let limit = usize::try_from(config.journal_bytes).unwrap_or(usize::MAX);
+        let open = || {
+            let database = open(&mut builder)?;
+            let journal = journal.map(|medium| Journal::open(&database, medium, limit)).transpose()?;
+            Ok::<_, ::redb::Error>((database, journal))
+        };
+        let (database, journal) = catch_unwind(AssertUnwindSafe(open))
             .map_err(|_| refuse("the file is damaged".to_owned()))?
             .map_err(|error| refuse(error.to_string()))?;
         let database = Arc::new(database);
@@ -141,6 +154,7 @@ impl Redb {
         let (sender, receiver) = mpsc::channel();
         let writer = Writer {
             database: Arc::clone(&database),
+            journal,
             queue: receiver,
             stopped: Arc::clone(&stopped),
             durability,
@@ -219,7 +233,11 @@ impl Redb {
         }
         let open = || {
             let path = self.path.as_deref()?;
-            aside::open(path, self.page_cache_bytes).inspect_err(|error| tracing::error!(%error, "the store cannot be read aside")).ok()
+            let opened = aside::open(path, self.page_cache_bytes).map_err(::redb::Error::from).and_then(|database| {
+                journal::bring_up(&database, &OnDisk::of(path))?;
+                Ok(database)
+            });
+            opened.inspect_err(|error| tracing::error!(%error, "the store cannot be read aside")).ok()
         };
         // Without it, what is in memory can still be read.
         self.aside.get_or_init(open).as_ref().or(self.database.as_deref())

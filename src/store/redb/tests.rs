@@ -281,7 +281,7 @@ async fn reading_goes_on_after_the_disk_has_failed() {
     let disk = Arc::new(::redb::backends::FileBackend::new(file).unwrap());
     let backend = Failing { disk, left: Arc::new(AtomicUsize::new(usize::MAX)), forever: true };
     let left = Arc::clone(&backend.left);
-    let store = Redb::start(Some(&path), &config, Durability::Truth, |builder| builder.create_with_backend(backend)).unwrap();
+    let store = Redb::start(Some(&path), &config, Durability::Truth, None, |builder| builder.create_with_backend(backend)).unwrap();
     store.commit(batch([], [put(RIGHT, "a", "1")])).await.unwrap();
     left.store(0, Ordering::SeqCst);
     for _ in 0..2 {
@@ -296,6 +296,50 @@ async fn reading_goes_on_after_the_disk_has_failed() {
     assert!(std::fs::read(&path).unwrap() == before, "something was written after the failure");
     let store = Redb::open(&path, &config, Durability::Truth).unwrap();
     assert_eq!(store.scan(LEFT, prefix(b""), 999).await.unwrap().len(), 100);
+}
+
+#[tokio::test]
+async fn what_only_the_journal_holds_is_there_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, left) = (folder.path().join("store.redb"), folder.path().join("left.redb"));
+    let store = Redb::open(&path, &Config::default(), Durability::Truth).unwrap();
+    for index in 0..20 {
+        store.commit(batch([], [put(LEFT, &format!("{index}"), "1"), put(RIGHT, "last", &format!("{index}"))])).await.unwrap();
+    }
+    store.commit(batch([], [Change::Delete(LEFT, bytes("3"))])).await.unwrap();
+    for extension in ["redb", "journal"] {
+        std::fs::copy(path.with_extension(extension), left.with_extension(extension)).unwrap();
+    }
+    // Twice, as the second opening finds what the first has taken in.
+    for _ in 0..2 {
+        let store = Redb::open(&left, &Config::default(), Durability::Truth).unwrap();
+        assert_eq!(store.scan(LEFT, prefix(b""), 999).await.unwrap().len(), 19);
+        assert_eq!(store.get(RIGHT, b"last").await.unwrap(), Some(bytes("19")));
+    }
+}
+
+#[tokio::test]
+async fn what_only_the_journal_holds_can_be_read_after_the_disk_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    // Room for two groups: the next is to be in the file itself.
+    let config = Config { page_cache_bytes: 0, journal_bytes: 2 * 4096, ..Config::default() };
+    drop(Redb::open(&path, &config, Durability::Truth).unwrap());
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let disk = Arc::new(::redb::backends::FileBackend::new(file).unwrap());
+    let backend = Failing { disk, left: Arc::new(AtomicUsize::new(usize::MAX)), forever: true };
+    let left = Arc::clone(&backend.left);
+    let journal: Box<dyn Medium> = Box::new(OnDisk::of(&path));
+    let store =
+        Redb::start(Some(&path), &config, Durability::Truth, Some(journal), |builder| builder.create_with_backend(backend)).unwrap();
+    for index in 0..3 {
+        store.commit(batch([], [put(LEFT, &format!("{index}"), "1")])).await.unwrap();
+    }
+    left.store(0, Ordering::SeqCst);
+    assert_eq!(store.commit(batch([], [put(LEFT, "3", "1")])).await.unwrap_err().kind(), Kind::Unavailable);
+    assert!(store.is_stopped());
+    let rows = store.scan(LEFT, prefix(b""), 999).await.unwrap();
+    assert_eq!(rows.len(), 3);
 }
 
 #[tokio::test]
