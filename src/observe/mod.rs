@@ -19,7 +19,6 @@ pub mod log;
 #[derive(Default)]
 pub struct Trace {
     notes: Mutex<Notes>,
-    tries: Tries,
 }
 
 /// Requests sent to upstreams on behalf of one request. Clones share the count.
@@ -84,12 +83,6 @@ impl Trace {
     #[must_use]
     pub fn into_notes(self) -> Notes {
         self.notes.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The count of upstream requests for this request.
-    #[must_use]
-    pub fn tries(&self) -> &Tries {
-        &self.tries
     }
 }
 

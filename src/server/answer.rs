@@ -48,8 +48,8 @@ pub struct Line {
     pub agent: Option<HeaderValue>,
     /// Notes of those who answered.
     pub notes: Notes,
-    /// Requests that were sent to upstreams meanwhile.
-    pub tries: Tries,
+    /// Requests that were sent to upstreams meanwhile; what memory answered has none.
+    pub tries: Option<Tries>,
     /// When the head had been read.
     pub started: Instant,
     /// The answer's status.
@@ -172,7 +172,7 @@ impl Line {
             optional(entry, "package", self.notes.package.as_ref().map(PackageName::as_str));
             optional(entry, "item", self.notes.item.as_deref());
             optional(entry, "cache", self.notes.verdict);
-            entry.plain("upstream_tries", self.tries.count());
+            entry.plain("upstream_tries", self.tries.as_ref().map_or(0, Tries::count));
             entry.plain("bytes", self.sent);
             entry.plain("cut", cut);
             entry.plain("milliseconds", took.as_millis());

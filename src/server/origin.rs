@@ -62,7 +62,7 @@ pub fn origin<'a>(headers: &'a HeaderMap, uri: &'a Uri, setting: &Setting<'a>) -
     }
     let trusted = setting.trusted_proxies.iter().any(|net| net.contains(&setting.peer));
     let forwarded = |name: &HeaderName| {
-        let value = headers.get(name).filter(|_| trusted)?.to_str().ok()?;
+        let value = trusted.then(|| headers.get(name))??.to_str().ok()?;
         Some(value.split(',').next().unwrap_or_default().trim()).filter(|value| !value.is_empty())
     };
     let host = forwarded(&FORWARDED_HOST).or(authority).or(named).ok_or_else(wrong)?;

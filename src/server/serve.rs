@@ -26,7 +26,7 @@ use crate::error::{Error, Kind, Result, Subject};
 use crate::format::BaseUrl;
 use crate::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Upload, Version, header, reply, request};
 use crate::identity::{Caller, Identified, Identity};
-use crate::observe::{METRICS, Trace};
+use crate::observe::{METRICS, Trace, Tries};
 use crate::registry::{Call, Registry};
 
 /// Counts wrong tokens by address, so that guessing is slow.
@@ -98,15 +98,16 @@ pub fn serve(client: &Arc<Client>, request: hyper::Request<Incoming>) -> Either<
                     let body = Upload::incoming(body, &parts.headers, Duration::from_secs(state.config.body_seconds));
                     let origin = Origin { url: url.into(), host: &host, client: address };
                     let work = answer(&state, &parts, body, &origin, &trace, &client.failed_logins);
-                    let response = trace.tries().clone().counting(work).await;
-                    Ok(finish(response, parts, (address, started), trace, client.lane.as_ref()))
+                    let tries = Tries::default();
+                    let response = tries.clone().counting(work).await;
+                    Ok(finish(response, parts, (address, started), (trace, Some(tries)), client.lane.as_ref()))
                 };
                 return Either::Right(work.boxed());
             };
             (response, origin.client)
         }
     };
-    Either::Left(ready(Ok(finish(response, parts, (address, started), trace, client.lane.as_ref()))))
+    Either::Left(ready(Ok(finish(response, parts, (address, started), (trace, None), client.lane.as_ref()))))
 }
 
 /// The answer with all that its log line says.
@@ -114,10 +115,9 @@ fn finish(
     response: Response,
     mut parts: request::Parts,
     (client, started): (IpAddr, Instant),
-    trace: Trace,
+    (trace, tries): (Trace, Option<Tries>),
     lane: Option<&Arc<Lane>>,
 ) -> http::Response<Answer> {
-    let tries = trace.tries().clone();
     let line = Line {
         client,
         method: parts.method,
