@@ -169,7 +169,10 @@ impl Fetcher {
         }
         let opened = match self.begin(upstream, &wanted).await {
             Ok(opened) => opened,
-            Err(error) => return announce.result(Err(Arc::new(error))),
+            Err(error) => {
+                announce.leave();
+                return announce.result(Err(Arc::new(error)));
+            }
         };
         let Opened { mut filler, spool, mut source } = opened;
         // Who wants a small file has no use for a part of it, and is woken once.
@@ -177,24 +180,29 @@ impl Fetcher {
         if !is_small {
             announce.result(Ok(Filling::Arriving(spool.clone())));
         }
-        match self.pour(upstream, &wanted, &mut filler, &mut source).await {
+        let has_come = match self.pour(upstream, &wanted, &mut filler, &mut source).await {
             Ok(()) => {
                 let _closing = Closing::begin(&self.0.closing);
-                self.finish(upstream, &wanted, filler).await;
+                self.finish(upstream, &wanted, filler).await
             }
             Err(error) => {
                 tracing::warn!(upstream = upstream.name(), package = %wanted.name, file = wanted.file, error = ?error, "fetching a file failed");
                 upstream.count_failure();
+                announce.leave();
                 filler.fail(&error);
+                false
             }
-        }
+        };
         if is_small {
+            if !has_come {
+                announce.leave();
+            }
             announce.result(Ok(Filling::Come(spool)));
         }
     }
 
-    /// Has a file that has come proved and kept.
-    async fn finish(&self, upstream: &Upstream, wanted: &Wanted, filler: Filler) {
+    /// Has a file that has come proved and kept. `false` if it is not what it should be.
+    async fn finish(&self, upstream: &Upstream, wanted: &Wanted, filler: Filler) -> bool {
         let key = row_key(upstream, &wanted.name, &wanted.file);
         let record = |digest: &Digest, size| {
             let mut rows = Batch::new();
@@ -205,10 +213,12 @@ impl Fetcher {
             Ok(kept) if kept.stored => {
                 let record = KeptFile { digest: kept.digests.sha256, size: kept.size };
                 self.0.files.insert(file_key(upstream, &wanted.name, &wanted.file), Arc::new(record));
+                true
             }
-            Ok(_) => {}
+            Ok(_) => true,
             Err(error) => {
                 tracing::warn!(upstream = upstream.name(), package = %wanted.name, file = wanted.file, error = ?error, "a fetched file is not what was promised");
+                false
             }
         }
     }

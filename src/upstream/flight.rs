@@ -3,7 +3,8 @@
 //! The first caller starts the work as a task of its own; others that come with the
 //! same key while it runs wait for its result. A caller that leaves ends nothing.
 //! The work announces its result when it has one, and keeps the key until it ends:
-//! a download announces the growing file long before it is complete.
+//! a download announces the growing file long before it is complete. One that fails
+//! gives the key back first, so that who hears of it may try again at once.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -40,7 +41,7 @@ pub enum Landed<T> {
 
 impl<K, T> Flights<K, T>
 where
-    K: Eq + Hash + Clone + Send + 'static,
+    K: Eq + Hash + Clone + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
     /// Waits for the work of `key`, starting it if nobody has.
@@ -84,9 +85,9 @@ where
         let (sender, receiver) = watch::channel(None);
         flights.insert(key.clone(), receiver.clone());
         drop(flights);
-        let arrival = Arrival { flights: self.clone(), key };
+        let arrival = Arc::new(Arrival { flights: self.clone(), key, result: receiver.clone() });
         let open = sender.clone();
-        let work = start(Announce(sender));
+        let work = start(Announce { result: sender, arrival: Arc::clone(&arrival) as Arc<dyn Leave> });
         #[expect(
             clippy::disallowed_methods,
             reason = "the work outlives its callers by design, and a stop may cut it: nothing is acknowledged by it"
@@ -102,24 +103,54 @@ where
 }
 
 /// Tells everyone who waits for a piece of work what came of it.
-pub struct Announce<T>(watch::Sender<Option<T>>);
+pub struct Announce<T> {
+    result: watch::Sender<Option<T>>,
+    arrival: Arc<dyn Leave>,
+}
 
 impl<T> Announce<T> {
     /// The result. A second announcement replaces the first for those who come later.
     pub fn result(&self, value: T) {
-        self.0.send_replace(Some(value));
+        self.result.send_replace(Some(value));
     }
+
+    /// Gives the key back before the work ends: who comes from now on starts anew.
+    pub fn leave(&self) {
+        self.arrival.leave();
+    }
+}
+
+/// What frees a key.
+trait Leave: Send + Sync {
+    fn leave(&self);
 }
 
 /// Takes a flight off the board, also when its work panics.
 struct Arrival<K: Eq + Hash, T> {
     flights: Flights<K, T>,
     key: K,
+    result: watch::Receiver<Option<T>>,
+}
+
+impl<K: Eq + Hash + Send + Sync, T: Send + Sync> Leave for Arrival<K, T> {
+    fn leave(&self) {
+        self.clear();
+    }
+}
+
+impl<K: Eq + Hash, T> Arrival<K, T> {
+    fn clear(&self) {
+        let mut flights = self.flights.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that has left may have been followed by another.
+        if flights.get(&self.key).is_some_and(|under_way| under_way.same_channel(&self.result)) {
+            flights.remove(&self.key);
+        }
+    }
 }
 
 impl<K: Eq + Hash, T> Drop for Arrival<K, T> {
     fn drop(&mut self) {
-        self.flights.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.clear();
     }
 }
 
@@ -164,6 +195,34 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(flights.join(7, |announce| async move { announce.result(1) }).await, Landed::Led(1), "the key is free again");
+    }
+
+    #[tokio::test]
+    async fn who_hears_of_a_failure_may_start_anew() {
+        let flights: Flights<u32, u32> = Flights::default();
+        let (end, ending) = watch::channel(false);
+        let until = |mut ending: watch::Receiver<bool>| async move { drop(ending.wait_for(|end| *end).await) };
+        let first = |announce: Announce<u32>| {
+            let ending = ending.clone();
+            async move {
+                announce.leave();
+                announce.result(1);
+                until(ending).await;
+            }
+        };
+        assert_eq!(flights.join(7, first).await, Landed::Led(1));
+        let (second, ending) = (flights.clone(), ending.clone());
+        let work = |announce: Announce<u32>| async move {
+            announce.result(2);
+            until(ending).await;
+        };
+        assert_eq!(second.join(7, work).await, Landed::Led(2));
+        tokio::task::yield_now().await;
+        assert!(flights.is_under_way(&7), "the end of the first leaves the second where it is");
+        end.send(true).unwrap();
+        while flights.is_under_way(&7) {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]
