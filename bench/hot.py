@@ -2,7 +2,7 @@
 import gzip, hashlib, json, os
 
 from files import tarball
-from loads import Target, alternate, h2load, streams, wrk
+from loads import Target, alternate, h2load, oha, streams, wrk
 from rows import Row, ratio
 
 ABBREVIATED = "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*"
@@ -66,7 +66,7 @@ def http2(world):
 def tail(world):
     """20,000 requests a second on 64 connections, whatever the server could do."""
     targets = published(world, 20_000)
-    return alternate(world, targets, lambda target, _: h2load(target, 64, 1, world.options.seconds + 1, rate=20_000))
+    return alternate(world, targets, lambda target, _: oha(target, 64, world.options.seconds + 3, rate=20_000))
 
 
 def private_and_public(world):

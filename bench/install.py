@@ -3,11 +3,12 @@ import json, os, pathlib, platform, shutil, subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLIENTS = pathlib.Path(os.environ.get("PACKHOUSE_CLIENTS_DIR", ROOT / "tests/.clients"))
-VERDACCIO, NODE24, NORA = "6.10.4", "24.21.0", "nora-registry@1.4.3"
+VERDACCIO, NODE24, NORA, OHA = "6.10.4", "24.21.0", "nora-registry@1.4.3", "oha@1.16.0"
 MACHINE = {"x86_64": "x64", "aarch64": "arm64"}[platform.machine()]
 NODE = CLIENTS / f"node24/node_modules/node-linux-{MACHINE}/bin/node"
 DOCKER_REGISTRY = CLIENTS / "registry/usr/bin/docker-registry"
 NORA_PROGRAM = CLIENTS / "nora/bin/nora"
+OHA_PROGRAM = CLIENTS / "oha/bin/oha"
 # The Debian package of each tool whose name is not the tool's.
 PACKAGES = {"taskset": "util-linux", "h2load": "nghttp2-client"}
 
@@ -42,6 +43,14 @@ def install_nora():
     done = subprocess.run(["cargo", "install", "--quiet", "--root", NORA_PROGRAM.parent.parent, NORA])
     if done.returncode:
         say("NORA cannot be installed here: its figures are missing")
+
+
+def install_oha():
+    """The load at a fixed rate, from source, which takes minutes; only the row that needs it asks for it."""
+    if not OHA_PROGRAM.exists():
+        say(f"installing {OHA}")
+        fast_to_build = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16"}
+        quietly(["cargo", "install", "--quiet", "--locked", "--root", OHA_PROGRAM.parent.parent, OHA], env={**os.environ, **fast_to_build})
 
 
 def from_npm(folder, manifest):

@@ -2,10 +2,10 @@
 
 A load gives a dictionary of figures. `count` is what was done, in the row's unit; `rate` is units a second; times are in seconds.
 """
-import mmap, os, pathlib, re, signal, subprocess, tempfile, threading, time
+import json, mmap, os, pathlib, re, signal, subprocess, tempfile, threading, time
 from dataclasses import dataclass, field
 
-from install import ROOT, say
+from install import OHA_PROGRAM, ROOT, install_oha, say
 from servers import PIN, Server
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -95,6 +95,22 @@ def h2load(target, clients, streams, seconds, rate=None):
         raise SystemExit(f"{target.name} {target.path}: {failed[0] if failed else out[-500:]}, answers {sorted(set(bad))}")
     requests = [(start / 1e6, took / 1e6) for start, _, took in lines]
     return {"rate": len(requests) / seconds, "count": len(requests), **centiles([took for _, took in requests]), "requests": requests}
+
+
+def oha(target, connections, seconds, rate):
+    """HTTP/1.1 at a fixed rate, each request timed from when it should have been sent. A request that fails fails the row."""
+    install_oha()
+    headers = [word for line in target.header_lines() for word in ("-H", line)]
+    command = [OHA_PROGRAM, "--no-tui", "-z", f"{seconds}s", "-c", str(connections), "-q", str(rate), "--latency-correction",
+               "--output-format", "json", *headers, target.url]
+    said = json.loads(run(target, command, timeout=seconds + 60))
+    statuses, errors = said["statusCodeDistribution"], said["errorDistribution"]
+    # What was on its way at the end is no failure.
+    errors.pop("aborted due to deadline", None)
+    if errors or set(statuses) != {"200"}:
+        raise SystemExit(f"{target.name} {target.path}: answers {statuses}, errors {errors}")
+    times = said["latencyPercentiles"]
+    return {"rate": statuses["200"] / seconds, "count": statuses["200"], "p50": times["p50"], "p99": times["p99"]}
 
 
 def centiles(times):
