@@ -164,7 +164,9 @@ impl Teller {
         hooks.retain(|hook| {
             let settings = &hook.settings;
             let named = payload::EVENTS.iter().any(|name| hook.wants(name));
-            named && settings.actions.contains(&action) && !(part && settings.whole_publishes)
+            // What happened before there was the webhook may be looked at after it.
+            let since = hook.created_at <= event.at;
+            named && since && settings.actions.contains(&action) && !(part && settings.whole_publishes)
         });
         if hooks.is_empty() { Ok(Vec::new()) } else { self.write(moment, event, action, &hooks).await }
     }
