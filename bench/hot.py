@@ -138,7 +138,7 @@ ROWS = [
     Row("verdaccio-packument", 9, "request", whole("popular", 4), [ratio("rate", "verdaccio", least=60, aim=130)]),
     Row("verdaccio-packument-10m", 9, "request", whole("huge", 2, longer=3), [ratio("rate", "verdaccio", least=60, aim=120)]),
     Row("tail-20k", 12, "request", tail,
-        [ratio("p50", "nginx", most=1.0), ratio("p99", "nginx", most=1.15, aim=0.95)], pinned=False),
+        [ratio("p50", "nginx", most=1.0), ratio("p99", "nginx", most=1.15, aim=0.95)], pinned=False, paced=True),
     Row("private", 13, "request", private_and_public, [ratio("rate", "anonymous", least=0.95)]),
     Row("packument", 0, "request", sealed("popular", 64)),
     Row("packument-10m", 15, "request", sealed("huge", 8), [ratio("rate", "nginx", least=1.0)]),

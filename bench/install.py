@@ -46,7 +46,7 @@ def install_nora():
 
 
 def install_oha():
-    """The load at a fixed rate, from source, which takes minutes; only the row that needs it asks for it."""
+    """The load at a fixed rate, from source, which takes minutes."""
     if not OHA_PROGRAM.exists():
         say(f"installing {OHA}")
         fast_to_build = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16"}

@@ -5,7 +5,7 @@ A load gives a dictionary of figures. `count` is what was done, in the row's uni
 import json, mmap, os, pathlib, re, signal, subprocess, tempfile, threading, time
 from dataclasses import dataclass, field
 
-from install import OHA_PROGRAM, ROOT, install_oha, say
+from install import OHA_PROGRAM, ROOT, say
 from servers import PIN, Server
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -99,7 +99,6 @@ def h2load(target, clients, streams, seconds, rate=None):
 
 def oha(target, connections, seconds, rate):
     """HTTP/1.1 at a fixed rate, each request timed from when it should have been sent. A request that fails fails the row."""
-    install_oha()
     headers = [word for line in target.header_lines() for word in ("-H", line)]
     command = [OHA_PROGRAM, "--no-tui", "-z", f"{seconds}s", "-c", str(connections), "-q", str(rate), "--latency-correction",
                "--output-format", "json", *headers, target.url]

@@ -57,6 +57,8 @@ class Row:
     pinned: bool = True
     # Whether it needs the network of the outside world.
     online: bool = False
+    # Whether its load is oha, which takes minutes to install.
+    paced: bool = False
     # A folder in memory instead of on the disk.
     in_memory: bool = False
 
