@@ -85,7 +85,7 @@ def filled(size, gigabytes):
     """A layer that each server has filled for itself from the upstream, hot."""
     def run(world):
         path, _ = world.files.cold_layers(size, 1)[0]
-        targets = proxies(world, "nginx")
+        targets = proxies(world, "nginx", "nginx_default")
         for target in targets:
             target.path = local(target.server, path)
             if target.server.digest(target.path) != path[-64:]:
@@ -189,8 +189,8 @@ ROWS = [
     Row("cold-20k-memory", 11, "file", misses, [ratio("rate", "nginx", least=1.2, aim=1.6)], in_memory=True),
     Row("herd-32", 11, "GB", herd, [Goal("gets", most=1), ratio("took", "nginx", most=1.25)], pinned=False),
     Row("tail-while-filling", 12, "request", tail_while_filling, [ratio("p99", "idle", most=3.0)], pinned=False),
-    Row("filled-100m", 14, "GB", filled(LARGE, 3), [ratio("rate", "nginx", least=1.3), ratio("cpu", "nginx", most=1.0)]),
-    Row("filled-1g", 14, "GB", filled(GIGA, 3), [ratio("rate", "nginx", least=1.3), ratio("cpu", "nginx", most=1.0)]),
+    Row("filled-100m", 14, "GB", filled(LARGE, 3), [ratio("rate", "nginx-default", least=1.3), ratio("cpu", "nginx-default", most=1.0)]),
+    Row("filled-1g", 14, "GB", filled(GIGA, 3), [ratio("rate", "nginx-default", least=1.3), ratio("cpu", "nginx-default", most=1.0)]),
     Row("first-byte", 16, "file", first_byte, [Goal("first", "direct", most=0.001, difference=True)], pinned=False),
     Row("herd-1000", 17, "GB", thousand, [Goal("gets", most=1), Goal("right", least=1000), Goal("grown", most=128 * MB)], pinned=False),
 ]

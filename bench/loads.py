@@ -196,20 +196,25 @@ def busy():
 
 
 def measure(target, load, others, settle=False):
-    """One load on one target: what the load says, CPU per unit, anonymous memory gained, and how busy everybody else was."""
+    """One load on one target: what the load says, CPU per unit, anonymous memory gained, and how busy the server, the load and
+    everybody else were."""
     server = target.server
-    def own():
+    def loading():
         times = os.times()
-        return times.user + times.system + times.children_user + times.children_system + sum(other.cpu() for other in others if other is not server)
+        return times.user + times.system + times.children_user + times.children_system
+    def own():
+        return loading() + sum(other.cpu() for other in others if other is not server)
     watch = Watch(server)
     watch.start()
-    everyone, ours, spent, started = busy(), own(), server.cpu(), time.time()
+    everyone, ours, loaded, spent, started = busy(), own(), loading(), server.cpu(), time.time()
     result = load(target)
+    loaded, in_load = loading() - loaded, time.time() - started
     if settle:
         server.settle()
     took = time.time() - started
     used = server.cpu() - spent
     result["cpu"] = used / result["count"]
+    result["load_cores"], result["server_cores"] = loaded / in_load, used / took
     result["foreign"] = max(0.0, (busy() - everyone - used - (own() - ours)) / took)
     result["grown"] = watch.grown()
     result.pop("requests", None)

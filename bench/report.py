@@ -103,7 +103,7 @@ def compared_with(row, name, servers):
 
 
 def servers_table(rows, result):
-    lines = [("#", "row", "server", "per s", "ratio", "spread", "p50", "p99", "CPU", "ratio", "foreign", "memory")]
+    lines = [("#", "row", "server", "per s", "ratio", "spread", "p50", "p99", "CPU", "ratio", "server", "load", "foreign", "memory")]
     for row in rows:
         for name, rounds in result["rows"].get(row.name, {}).get("servers", {}).items():
             if "rate" not in rounds[0]:
@@ -116,10 +116,10 @@ def servers_table(rows, result):
             rate = f"{number(middle(rounds, 'rate'))} {row.unit}"
             spread = f"{rates[0] / middle(rounds, 'rate'):.2f}–{rates[-1] / middle(rounds, 'rate'):.2f}"
             time_of = lambda figure: seconds(middle(rounds, figure)) if has(figure) else ""
-            foreign = f"{middle(rounds, 'foreign'):.2f}" if has("foreign") else ""
+            cores = lambda figure: f"{middle(rounds, figure):.2f}" if has(figure) else ""
             peak = result["rows"][row.name]["memory"].get(name)
             lines.append((str(row.number or ""), row.name, name, rate, held("rate"), spread, time_of("p50"), time_of("p99"), time_of("cpu"), held("cpu"),
-                          foreign, size(peak) if peak else ""))
+                          cores("server_cores"), cores("load_cores"), cores("foreign"), size(peak) if peak else ""))
     return aligned(lines) if len(lines) > 1 else ""
 
 

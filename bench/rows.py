@@ -86,6 +86,10 @@ class World:
     def nginx(self):
         return self.started(NginxPeer(self, self.upstream, self.row.pinned, self.options.log))
 
+    def nginx_default(self):
+        """With the buffers that nginx has if nobody says anything of them."""
+        return self.started(NginxPeer(self, self.upstream, self.row.pinned, self.options.log, "nginx-default", buffers=""))
+
     def packhouse(self, origin=None, **more):
         return self.started(Packhouse(self, origin or self.upstream.origin, self.row.pinned, self.options.log, **more))
 

@@ -183,16 +183,18 @@ class Upstream(Nginx):
 
 
 CACHE = """proxy_cache c; proxy_cache_valid 200 24h; proxy_cache_lock on; proxy_cache_lock_timeout 60s; proxy_cache_lock_age 60s;
-      proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffers 32 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 1m;"""
+      proxy_http_version 1.1; proxy_set_header Connection "";"""
+# In pieces of this size the cache writes its files, and how they are written decides how fast they are read.
+LARGE_BUFFERS = "proxy_buffers 32 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 1m;"
 
 
 class NginxPeer(Nginx):
     """Static files, and `proxy_cache` before the upstream for names that begin as cold ones do."""
-    def __init__(self, world, upstream, pinned=True, log=False):
+    def __init__(self, world, upstream, pinned=True, log=False, name="nginx", buffers=LARGE_BUFFERS):
         port, tls_port = free_port(), free_port()
         folder, access = world.folder, f"access_log {world.folder}/access.log combined buffer=64k;" if log else ""
-        cold = f"proxy_pass http://up; {CACHE}"
-        super().__init__(world, "nginx", f"""proxy_cache_path {folder}/nginx-cache levels=1:2 keys_zone=c:50m max_size=50g inactive=24h use_temp_path=off;
+        cold = f"proxy_pass http://up; {CACHE} {buffers}"
+        super().__init__(world, name, f"""proxy_cache_path {folder}/{name}-cache levels=1:2 keys_zone=c:50m max_size=50g inactive=24h use_temp_path=off;
   upstream up {{ server 127.0.0.1:{upstream.port}; keepalive 32; }}
   ssl_certificate {world.certificate}; ssl_certificate_key {world.key}; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:s:10m;
   server {{ listen 127.0.0.1:{port} reuseport backlog=4096; listen 127.0.0.1:{tls_port} ssl http2 reuseport backlog=4096; {access}
@@ -216,7 +218,7 @@ class NginxMirror(Nginx):
         host = origin.split("/")[2]
         super().__init__(world, "nginx", f"""proxy_cache_path {world.folder}/nginx-mirror levels=1:2 keys_zone=c:50m max_size=20g inactive=24h use_temp_path=off;
   server {{ listen 127.0.0.1:{port} backlog=4096;
-    location / {{ proxy_pass {origin}/; proxy_ssl_server_name on; proxy_set_header Host {host}; {CACHE} }} }}""", port)
+    location / {{ proxy_pass {origin}/; proxy_ssl_server_name on; proxy_set_header Host {host}; {CACHE} {LARGE_BUFFERS} }} }}""", port)
 
 
 class Verdaccio(Server):
