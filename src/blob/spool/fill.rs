@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::frames::FRAME;
 use super::window::{Lane, Limits};
-use super::{Finished, Kept, Phase, Shared, State, bad_body, too_large};
+use super::{Finished, Kept, Phase, Shared, State, bad_body, hands, too_large};
 use crate::blob::read::Reading;
 use crate::blob::write::Sink;
 use crate::blob::{blocking, disk, id_of};
@@ -194,7 +194,7 @@ impl Shared {
             };
             if tool.is_some() {
                 let work = Work { shared: Arc::clone(self), lane, tool };
-                tokio::task::spawn_blocking(move || work.run());
+                hands::work(move || work.run());
             }
         }
     }

@@ -35,6 +35,7 @@ use crate::format::Inspection;
 mod fill;
 mod follow;
 pub(super) mod frames;
+mod hands;
 mod window;
 
 pub use fill::Filler;
