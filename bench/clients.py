@@ -229,7 +229,8 @@ def image_pull(world):
 
 
 ROWS = [
-    Row("npm-ci", 18, "install", npm_ci, [ratio("took", "verdaccio", most=0.6), ratio("took", "nginx", most=1.05)], online=True),
+    Row("npm-ci", 18, "install", npm_ci, [ratio("took", "verdaccio", most=0.6), ratio("took", "nginx", most=1.05)],
+        online=True, in_memory=True),
     Row("maven", 0, "build", maven),
     Row("publish", 19, "publish", publishes, [ratio("rate", "verdaccio", least=10)]),
     Row("image-push", 20, "image", image_push,
