@@ -9,6 +9,9 @@
 //! the package up in the `catalog`, and takes bytes from `blob` or, for names that
 //! nobody hosts, from `upstream`. What was written is a batch in the `store`.
 //!
+//! What memory can answer takes a shorter way first, which makes no future: `server::hit` asks the ecosystem, and that
+//! looks by `registry::look`. The right is decided by the same function, and whatever it cannot answer goes the way above.
+//!
 //! # Where things are
 //!
 //! | module | what it is |
@@ -21,8 +24,8 @@
 //! | `package` | packages, versions, files, roles as plain data that all formats share |
 //! | `rules` | what an owner lays down about a package's tags and versions, as plain data |
 //! | `format` | what a format must be able to do: parse, merge, filter, render |
-//! | `store` | ordered keys with conditional batches, on redb or in memory |
-//! | `blob` | files by digest: publish, cache, eviction, sweep, check; growing files that many follow |
+//! | `store` | ordered keys with conditional batches, on redb behind a journal or in memory |
+//! | `blob` | files by digest: publish, cache, eviction, sweep, check; growing files that many follow (`blob::spool`); small ones synced together (`journal`) or put in one file (`segment`) |
 //! | `event` | the log of what happened to packages and accounts, and the outbox of what is still to be told |
 //! | `identity` | users, organisations, teams, repositories, tokens, reserved names |
 //! | `usage` | counts of downloads, summed in memory |
@@ -30,10 +33,10 @@
 //! | `catalog` | hosted packages: looking up, and changes as batches |
 //! | `upstream` | upstream registries: guard, breaker, freshness, one fetch for many, resuming |
 //! | `webhook` | webhooks, their queues and logs; signed sending past the guard |
-//! | `registry` | the engine that all ecosystems share: plan, document, artifact, publish, removal |
+//! | `registry` | the engine that all ecosystems share: plan, document, artifact, publish, removal, answers out of memory |
 //! | `ecosystem` | the border to the server, and a folder for each ecosystem |
 //! | `api` | administration over a local socket, GitHub's REST API (`api::rest`), and who is told of events (`api::webhooks`) |
-//! | `server` | listening, TLS, routing by host and path, one request from head to log line |
+//! | `server` | listening, TLS, routing by host and path, one request from head to log line, files sent by the kernel |
 //! | `jobs` | periodic work as a table; fsck and gc |
 //! | `config`, `app`, `cli` | one file checked as a whole; the only wiring; the command line |
 //!

@@ -14,6 +14,12 @@ fn journal(place: &Place, number: usize) -> std::path::PathBuf {
     place.folder.path().join("journal").join(number.to_string())
 }
 
+async fn expect_whole(place: &Place, contents: &[Bytes]) {
+    for content in contents {
+        assert!(is_whole(place, content).await);
+    }
+}
+
 async fn is_whole(place: &Place, content: &Bytes) -> bool {
     let digest = Digest::sha256(content);
     let read = async { place.blobs.read(&digest).await.ok().flatten() };
@@ -95,9 +101,7 @@ async fn a_group_larger_than_a_file_takes_both() {
     let contents: Vec<Bytes> = (0..60).map(|number| content(900 + number)).collect();
     put_all(&place, &contents).await;
     place.reopen().await;
-    for content in &contents {
-        assert!(is_whole(&place, content).await);
-    }
+    expect_whole(&place, &contents).await;
 }
 
 #[tokio::test]
@@ -119,9 +123,7 @@ async fn without_a_journal_each_blob_is_synced_by_itself() {
     put_all(&place, &contents).await;
     std::fs::remove_dir(journal(&place, 0)).unwrap();
     place.reopen().await;
-    for content in &contents {
-        assert!(is_whole(&place, content).await);
-    }
+    expect_whole(&place, &contents).await;
 }
 
 #[tokio::test]

@@ -128,25 +128,7 @@ pub fn publish_related(
 ) -> Result<Change> {
     let version = former.map_or(ids.version, |former| former.value.id);
     let mut batch = Batch::new();
-    let mut package = if let Some(head) = head {
-        PACKAGES.unchanged(&mut batch, package_key(head.package.id), &head.stored());
-        head.package.clone()
-    } else {
-        let own_name = || own_name_key(draft.ecosystem, &draft.name, draft.owner);
-        OWN_NAMES.absent(&mut batch, own_name());
-        OWN_NAMES.put(&mut batch, own_name(), &ids.package)?;
-        if ids.in_root {
-            NAMES.absent(&mut batch, name_key(draft.ecosystem, &draft.name));
-            NAMES.put(&mut batch, name_key(draft.ecosystem, &draft.name), &ids.package)?;
-        }
-        OWNED.put(&mut batch, owned_key(draft.owner, ids.package), &())?;
-        new(draft, ids.package, now)
-    };
-    if package.deleted_at.take().is_some() {
-        // Publishing again under a deleted name begins anew; what was deleted stays deleted.
-        package.tags.clear();
-        package.created_at = now;
-    }
+    let mut package = found(&mut batch, (head, draft), ids, now)?;
     let before = package.clone();
     package.versions += 1;
     expect_room(&package)?;
@@ -180,29 +162,58 @@ pub fn publish_related(
         lost_tags: Vec::new(),
         purged: false,
     };
-    let key = || version_key(package.id, &draft.number);
-    match former {
-        Some(former) => {
-            relations::release(&mut batch, package.id, &former.value, &record.relations.contents);
-            let kept = |old: &File| draft.files.iter().any(|new| (&new.name, &new.sha256) == (&old.name, &old.sha256));
-            for file in former.value.files.iter().filter(|file| !kept(file)) {
-                BLOB_REFERENCES.delete(&mut batch, blob_key(&file.sha256, package.id, version, &file.name));
-            }
-            VERSIONS.unchanged(&mut batch, key(), former);
-        }
-        None => VERSIONS.absent(&mut batch, key()),
-    }
-    VERSIONS.put(&mut batch, key(), &record)?;
-    LISTED.put(&mut batch, listed_key(package.id, version), &Listed::of(&record))?;
-    for file in &draft.files {
-        let row = FileRow { version: draft.number.clone(), file: file.clone() };
-        FILES.absent(&mut batch, file_key(package.id, &file.name));
-        FILES.put(&mut batch, file_key(package.id, &file.name), &row)?;
-        BLOB_REFERENCES.put(&mut batch, blob_key(&file.sha256, package.id, version, &file.name), &())?;
-    }
-    relations::enter(&mut batch, package.id, &record)?;
+    enter(&mut batch, package.id, &record, former)?;
     let versions = vec![About { part: draft.part, ..About::from(&record) }];
     Ok(Change { versions, ..made(batch, Deed::Published, package) })
+}
+
+/// The package that a publish finds, as the batch expects it, or the new one that the batch makes.
+fn found(batch: &mut Batch, (head, draft): (Option<&Head>, &Draft), ids: New, now: Timestamp) -> Result<Package> {
+    let mut package = if let Some(head) = head {
+        PACKAGES.unchanged(batch, package_key(head.package.id), &head.stored());
+        head.package.clone()
+    } else {
+        let own_name = || own_name_key(draft.ecosystem, &draft.name, draft.owner);
+        OWN_NAMES.absent(batch, own_name());
+        OWN_NAMES.put(batch, own_name(), &ids.package)?;
+        if ids.in_root {
+            NAMES.absent(batch, name_key(draft.ecosystem, &draft.name));
+            NAMES.put(batch, name_key(draft.ecosystem, &draft.name), &ids.package)?;
+        }
+        OWNED.put(batch, owned_key(draft.owner, ids.package), &())?;
+        new(draft, ids.package, now)
+    };
+    if package.deleted_at.take().is_some() {
+        // Publishing again under a deleted name begins anew; what was deleted stays deleted.
+        package.tags.clear();
+        package.created_at = now;
+    }
+    Ok(package)
+}
+
+/// The rows of a published version, in the place of those of `former` if there was one.
+fn enter(batch: &mut Batch, package: PackageId, record: &Version, former: Option<&Stored<Version>>) -> Result<()> {
+    let key = || version_key(package, &record.number);
+    match former {
+        Some(former) => {
+            relations::release(batch, package, &former.value, &record.relations.contents);
+            let kept = |old: &File| record.files.iter().any(|new| (&new.name, &new.sha256) == (&old.name, &old.sha256));
+            for file in former.value.files.iter().filter(|file| !kept(file)) {
+                BLOB_REFERENCES.delete(batch, blob_key(&file.sha256, package, record.id, &file.name));
+            }
+            VERSIONS.unchanged(batch, key(), former);
+        }
+        None => VERSIONS.absent(batch, key()),
+    }
+    VERSIONS.put(batch, key(), record)?;
+    LISTED.put(batch, listed_key(package, record.id), &Listed::of(record))?;
+    for file in &record.files {
+        let row = FileRow { version: record.number.clone(), file: file.clone() };
+        FILES.absent(batch, file_key(package, &file.name));
+        FILES.put(batch, file_key(package, &file.name), &row)?;
+        BLOB_REFERENCES.put(batch, blob_key(&file.sha256, package, record.id, &file.name), &())?;
+    }
+    relations::enter(batch, package, record)
 }
 
 /// Points tags at a live version. Where all point there already there is nothing to do.
