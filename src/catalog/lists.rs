@@ -125,7 +125,7 @@ impl Catalog {
     /// The condition under which an account owns no live package. Deleted ones do not count: nobody can see them.
     ///
     /// # Errors
-    /// [`Kind::Conflict`] when it owns one.
+    /// [`Conflict`](crate::error::Kind::Conflict) when it owns one.
     pub async fn owns_nothing(&self, owner: AccountId) -> Result<Batch> {
         const PAGE: usize = 1000;
         let store = &*self.0.store;
