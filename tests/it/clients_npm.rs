@@ -30,10 +30,10 @@ fn only_ours(lock: &str, server: &Server, upstream: &Upstream) {
     }
 }
 
-/// Installs through the server, and again from the lock file in a fresh client with the upstream gone.
+/// Installs through the server, and again from the lock file in a fresh client with the upstream gone and the server's memory too.
 async fn installs_and_installs_again(tool: Tool) {
     let upstream = Upstream::with(&tree());
-    let server = Setup::default().upstream(&upstream).start().await;
+    let mut server = Setup::default().upstream(&upstream).start().await;
     let project = Project::depending_on(tool, &["@acme/both@^3.0.0", "left@1.2.3"]);
     Client::new(tool, &server.registry(), None).run(project.path(), tool.install()).await.ok();
     for (name, version) in [("@acme/both", "3.1.0"), ("left", "1.2.3")] {
@@ -49,6 +49,8 @@ async fn installs_and_installs_again(tool: Tool) {
     assert!(checked, "no integrity in the lock file:\n{lock}");
 
     upstream.stop();
+    assert!(server.stop().await.success());
+    server.start_again().await;
     project.forget_install();
     Client::new(tool, &server.registry(), None).run(project.path(), tool.frozen()).await.ok();
     assert_eq!(project.installed("@acme/both"), "3.1.0");
